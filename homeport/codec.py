@@ -1,0 +1,231 @@
+"""Translate between the model's values and protobuf messages, both ways.
+
+Values and messages have the same names (see `proto/homeport/v1/types.proto`), so the
+translation is derived once per class and kept as a list of small converters: there is no
+second copy of the model to forget a field in. Messages are wire and disk; a message
+never stays in memory as state.
+
+Records in the store are `encode_record` bytes: a schema version, then the message.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import functools
+import types
+import typing
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from google.protobuf.message import DecodeError, Message
+
+from homeport.spec import Pairs
+from homeport.v1 import types_pb2
+
+SCHEMA_VERSION = 1
+"""Raised when a stored record changes in a way that protobuf's own rules do not cover."""
+
+V = TypeVar("V")
+
+
+class CodecError(ValueError):
+    """Bytes or a message that this version of Homeport cannot read; names the field."""
+
+
+def to_message(value: Any) -> Any:
+    """The message of the same name, for any value of `homeport.spec` or `homeport.model`."""
+    return _plan(type(value)).encode(value)
+
+
+def fill(message: Message, value: Any) -> None:
+    """Write `value` into a message of its type that is there already (a field of another)."""
+    _plan(type(value)).fill(value, message)
+
+
+def from_message(kind: type[V], message: Message) -> V:
+    """The value of a message. Raises CodecError for an enum number that is not known here."""
+    return typing.cast("V", _plan(kind).decode(message))
+
+
+def encode(value: Any) -> bytes:
+    """The value as message bytes."""
+    return typing.cast("bytes", to_message(value).SerializeToString(deterministic=True))
+
+
+def decode(kind: type[V], data: bytes) -> V:
+    """The inverse of `encode`. Raises CodecError."""
+    plan = _plan(kind)
+    message = plan.message()
+    try:
+        message.ParseFromString(data)
+    except DecodeError as error:
+        raise CodecError(f"{kind.__name__}: not a message: {error}") from error
+    return typing.cast("V", plan.decode(message))
+
+
+def encode_record(value: Any) -> bytes:
+    """The value as the store keeps it: one byte of schema version, then the message."""
+    return bytes((SCHEMA_VERSION,)) + encode(value)
+
+
+def decode_record(kind: type[V], data: bytes) -> V:
+    """The inverse of `encode_record`. Raises CodecError, also for a newer schema."""
+    if not data:
+        raise CodecError(f"{kind.__name__}: the record is empty")
+    if data[0] > SCHEMA_VERSION:
+        raise CodecError(
+            f"{kind.__name__}: the record has schema {data[0]}, this version of Homeport reads"
+            f" up to {SCHEMA_VERSION}; run the newer version that wrote it"
+        )
+    return decode(kind, data[1:])
+
+
+# ---------------------------------------------------------------- how it is derived
+
+Encode = Callable[[Any, Any], None]  # (value's field, message)
+Decode = Callable[[Any], Any]  # message -> value's field
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Plan:
+    """How one class is translated."""
+
+    kind: type
+    message: Callable[[], Any]
+    writers: tuple[tuple[str, Encode], ...]
+    readers: tuple[tuple[str, Decode], ...]
+
+    def encode(self, value: Any) -> Any:
+        message = self.message()
+        self.fill(value, message)
+        return message
+
+    def fill(self, value: Any, message: Any) -> None:
+        for name, write in self.writers:
+            write(getattr(value, name), message)
+
+    def decode(self, message: Any) -> Any:
+        return self.kind(**{name: read(message) for name, read in self.readers})
+
+
+@functools.cache
+def _plan(kind: type) -> _Plan:
+    hints = typing.get_type_hints(kind)
+    writers: list[tuple[str, Encode]] = []
+    readers: list[tuple[str, Decode]] = []
+    for field in dataclasses.fields(kind):
+        write, read = _field(kind, field, hints[field.name])
+        writers.append((field.name, write))
+        readers.append((field.name, read))
+    return _Plan(kind, getattr(types_pb2, kind.__name__), tuple(writers), tuple(readers))
+
+
+def _field(kind: type, field: dataclasses.Field[Any], hint: Any) -> tuple[Encode, Decode]:
+    name = field.name
+    if hint == Pairs:
+        return _pairs(name)
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is tuple:
+        return _repeated(kind, name, arguments[0])
+    optional = origin in (typing.Union, types.UnionType) and type(None) in arguments
+    if optional:
+        (hint,) = (argument for argument in arguments if argument is not type(None))
+    if dataclasses.is_dataclass(hint):
+        return _nested(name, typing.cast("type", hint), field, optional)
+    if isinstance(hint, type) and issubclass(hint, enum.Enum):
+        return _enum(kind, name, hint, field)
+    return _scalar(kind, name, field, optional)
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return field.default
+
+
+def _pairs(name: str) -> tuple[Encode, Decode]:
+    def write(value: Pairs, message: Any) -> None:
+        if value:
+            getattr(message, name).update(value)
+
+    return write, lambda message: tuple(sorted(getattr(message, name).items()))
+
+
+def _repeated(kind: type, name: str, item: Any) -> tuple[Encode, Decode]:
+    if dataclasses.is_dataclass(item):
+
+        def write_messages(value: tuple[Any, ...], message: Any) -> None:
+            field = getattr(message, name)
+            for each in value:
+                fill(field.add(), each)
+
+        item_kind = typing.cast("type", item)
+        return write_messages, lambda message: tuple(
+            from_message(item_kind, each) for each in getattr(message, name)
+        )
+
+    def write(value: tuple[Any, ...], message: Any) -> None:
+        getattr(message, name).extend(value)
+
+    return write, lambda message: tuple(getattr(message, name))
+
+
+def _nested(
+    name: str, hint: type, field: dataclasses.Field[Any], optional: bool
+) -> tuple[Encode, Decode]:
+    def write(value: Any, message: Any) -> None:
+        if value is not None:
+            target = getattr(message, name)
+            target.SetInParent()  # an empty message is still there
+            fill(target, value)
+
+    def read(message: Any) -> Any:
+        if message.HasField(name):
+            return from_message(hint, getattr(message, name))
+        if optional:
+            return None
+        default = _default(field)
+        return hint() if default is dataclasses.MISSING else default
+
+    return write, read
+
+
+def _enum(
+    kind: type, name: str, hint: type[enum.Enum], field: dataclasses.Field[Any]
+) -> tuple[Encode, Decode]:
+    members = {member.value: member for member in hint}
+    default = _default(field)
+
+    def write(value: enum.Enum, message: Any) -> None:
+        setattr(message, name, value.value)
+
+    def read(message: Any) -> enum.Enum:
+        number = getattr(message, name)
+        if member := members.get(number):
+            return member
+        if number == 0 and default is not dataclasses.MISSING:
+            return typing.cast("enum.Enum", default)
+        raise CodecError(
+            f"{kind.__name__}.{name}: {hint.__name__} {number} is not known to this version"
+        )
+
+    return write, read
+
+
+def _scalar(
+    kind: type, name: str, field: dataclasses.Field[Any], optional: bool
+) -> tuple[Encode, Decode]:
+    default = _default(field)
+    descriptor = getattr(types_pb2, kind.__name__).DESCRIPTOR.fields_by_name[name]
+
+    def write(value: Any, message: Any) -> None:
+        if value is not None:
+            setattr(message, name, value)
+
+    if optional or descriptor.has_presence:
+        # What a client left out means what the value's own default means.
+        return write, lambda message: (
+            getattr(message, name) if message.HasField(name) else default
+        )
+    return write, lambda message: getattr(message, name)
