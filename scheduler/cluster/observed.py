@@ -1,0 +1,191 @@
+"""What the leader has been told and has worked out, and never stores.
+
+Agents tell it again at the start of every session, so a new leader knows the cluster
+within one reconnect. Until a node has reported in this epoch, its tasks are *unknown*,
+and unknown is not stopped: no decision that ends, replaces or counts tasks may rest on
+the absence of a status here. `dispatch` is the one writer of statuses and liveness,
+`controller` the one writer of waiting slots.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from homeport.lifecycle import TERMINAL, TaskState, Writer, is_legal
+from homeport.model import (
+    Event,
+    Health,
+    NodeId,
+    NodeState,
+    NodeStatus,
+    ServiceId,
+    TaskId,
+    TaskStatus,
+)
+
+EVENTS_KEPT = 10_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """Why not on this node: which rule, what it needed and what there was."""
+
+    node: NodeId
+    rule: str
+    needed: str = ""
+    had: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """A slot that has no live task."""
+
+    service: ServiceId
+    slot: int
+    generation: int
+    since_ms: int  # wall clock
+    reason: str = ""  # a sentence
+    refusals: tuple[Refusal, ...] = ()
+    not_before: float = 0.0  # boot time: a back-off between replacements
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Liveness:
+    """What is known of a node's agent in this epoch."""
+
+    state: NodeState = NodeState.UNKNOWN
+    reported: bool = False  # a complete report came in during this epoch
+    session: str = ""  # empty: no session is open
+    boot_id: str = ""
+    last_seen: float = 0.0  # boot time of the scheduler at the last sign of life
+    last_seen_ms: int = 0  # wall clock, for people
+    since: float = 0.0  # boot time at which it got this state
+    restarting: bool = False  # it said goodbye and will be back: the lease is kept
+    status: NodeStatus = field(default_factory=NodeStatus)
+
+
+UNSEEN = Liveness()
+"""A node of which nothing has been heard."""
+
+
+class Dirt:
+    """Which services and nodes have to be looked at again. Order of marking is kept."""
+
+    def __init__(self) -> None:
+        """Clean."""
+        self.services: dict[ServiceId, None] = {}
+        self.nodes: dict[NodeId, None] = {}
+        self.capacity = False  # something was freed or came: waiting slots may fit now
+
+    def __bool__(self) -> bool:
+        """Whether there is anything to look at."""
+        return bool(self.services or self.nodes or self.capacity)
+
+    def service(self, service: ServiceId) -> None:
+        """Look at this service again."""
+        self.services[service] = None
+
+    def node(self, node: NodeId) -> None:
+        """Look at this node again."""
+        self.nodes[node] = None
+
+    def take(self) -> tuple[tuple[ServiceId, ...], tuple[NodeId, ...], bool]:
+        """All marks, which are then gone."""
+        taken = tuple(self.services), tuple(self.nodes), self.capacity
+        self.services, self.nodes, self.capacity = {}, {}, False
+        return taken
+
+
+class Observed:
+    """The observed half of the cluster."""
+
+    def __init__(self) -> None:
+        """Nothing has been heard."""
+        self.statuses: dict[TaskId, TaskStatus] = {}
+        self.liveness: dict[NodeId, Liveness] = {}
+        self.waiting: dict[ServiceId, dict[int, Waiting]] = {}
+        self.events: list[Event] = []
+        self.sequence = 0  # of observed changes, for watches
+        self._event_sequence = 0
+
+    def status(self, task: TaskId) -> TaskStatus | None:
+        """What was last seen of a task; None: unknown, or nothing yet."""
+        return self.statuses.get(task)
+
+    def node(self, node: NodeId) -> Liveness:
+        """What is known of a node's agent."""
+        return self.liveness.get(node, UNSEEN)
+
+    def knows(self, node: NodeId) -> bool:
+        """Whether what is observed of this node's tasks may be relied upon."""
+        return self.node(node).reported
+
+    def put_status(self, status: TaskStatus) -> bool:
+        """Take in a report unless it is older than what is known. Whether anything changed."""
+        old = self.statuses.get(status.task)
+        if old is not None:
+            if old == status:
+                return False
+            if not is_legal(
+                Writer.AGENT,
+                old.state,
+                status.state,
+                old_attempt=old.attempt,
+                new_attempt=status.attempt,
+            ):
+                return False
+        self.statuses[status.task] = status
+        self.sequence += 1
+        return True
+
+    def forget(self, task: TaskId) -> None:
+        """The task's record is gone."""
+        if self.statuses.pop(task, None) is not None:
+            self.sequence += 1
+
+    def put_liveness(self, node: NodeId, liveness: Liveness) -> None:
+        """Replace what is known of a node's agent."""
+        self.liveness[node] = liveness
+        self.sequence += 1
+
+    def put_waiting(self, service: ServiceId, slots: dict[int, Waiting]) -> None:
+        """Replace the waiting slots of a service."""
+        if slots == self.waiting.get(service, {}):
+            return
+        if slots:
+            self.waiting[service] = slots
+        else:
+            self.waiting.pop(service, None)
+        self.sequence += 1
+
+    def add_event(self, event: Event) -> Event:
+        """Number and keep an event; the oldest go."""
+        self._event_sequence += 1
+        numbered = Event(
+            sequence=self._event_sequence,
+            at_ms=event.at_ms,
+            kind=event.kind,
+            object=event.object,
+            reason=event.reason,
+            message=event.message,
+            node=event.node,
+        )
+        self.events.append(numbered)
+        if len(self.events) > EVENTS_KEPT + EVENTS_KEPT // 10:
+            del self.events[: len(self.events) - EVENTS_KEPT]
+        self.sequence += 1
+        return numbered
+
+
+def is_live(status: TaskStatus | None) -> bool:
+    """Whether the task runs or may still come to run; an unknown one may."""
+    return status is None or status.state not in TERMINAL
+
+
+def is_ready(status: TaskStatus | None) -> bool:
+    """Whether the task runs and is not known to be unwell."""
+    return (
+        status is not None
+        and status.state is TaskState.RUNNING
+        and status.health in (Health.NONE, Health.HEALTHY)
+    )

@@ -1,0 +1,529 @@
+"""The stored objects in memory, with the indexes that deciders look things up by.
+
+A plain data structure: `put` and `delete` keep every index right, and nothing here walks
+all tasks. `store.mirror` feeds the one that follows the store; `Overlay` lays proposed
+changes over another one, for what-if, without copying it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Protocol, TypeVar
+
+from homeport.model import (
+    Cluster,
+    Node,
+    NodeId,
+    RequestRecord,
+    Rollout,
+    Service,
+    ServiceGeneration,
+    ServiceId,
+    Stack,
+    StackFile,
+    Task,
+    TaskId,
+    Volume,
+)
+from scheduler.cluster import keys
+from scheduler.cluster.changes import Change, Delete, Put
+
+_NONE: Mapping[TaskId, Task] = {}
+
+K = TypeVar("K")
+L = TypeVar("L")
+V = TypeVar("V")
+T = TypeVar("T", bound=keys.Stored)
+
+
+class View(Protocol):
+    """Read access to the stored objects; what deciders are given."""
+
+    @property
+    def cluster(self) -> Cluster | None:
+        """The cluster's own record."""
+        ...
+
+    def version(self, key: str) -> int:
+        """The version of the record under this key; 0 when there is none."""
+        ...
+
+    def task(self, task: TaskId) -> Task | None:
+        """One task."""
+        ...
+
+    def service(self, service: ServiceId) -> Service | None:
+        """One service."""
+        ...
+
+    def spec(self, service: ServiceId, generation: int) -> ServiceGeneration | None:
+        """One edition of a service's spec."""
+        ...
+
+    def node(self, node: NodeId) -> Node | None:
+        """One node."""
+        ...
+
+    def node_named(self, name: str) -> Node | None:
+        """A node by name or id."""
+        ...
+
+    def stack(self, name: str) -> Stack | None:
+        """One stack."""
+        ...
+
+    def service_named(self, stack: str, name: str) -> Service | None:
+        """The service of that name that is not being removed, else the one that is."""
+        ...
+
+    def rollout(self, service: ServiceId) -> Rollout | None:
+        """The rollout of a service."""
+        ...
+
+    def request(self, request_id: str) -> RequestRecord | None:
+        """A remembered answer."""
+        ...
+
+    def file(self, stack: str, digest: str) -> StackFile | None:
+        """The content of a config or secret."""
+        ...
+
+    def services_of(self, stack: str) -> list[Service]:
+        """A stack's services, by name."""
+        ...
+
+    def tasks_of_service(self, service: ServiceId) -> list[Task]:
+        """A service's tasks, by (slot, n)."""
+        ...
+
+    def tasks_of_slot(self, service: ServiceId, slot: int) -> list[Task]:
+        """A slot's tasks, oldest first."""
+        ...
+
+    def tasks_of_node(self, node: NodeId) -> list[Task]:
+        """A node's tasks, by id."""
+        ...
+
+    def specs_of(self, service: ServiceId) -> list[ServiceGeneration]:
+        """All editions of a service's spec that are still stored, oldest first."""
+        ...
+
+    def volumes_of(self, stack: str, name: str) -> list[Volume]:
+        """Where a named volume of a stack has been made."""
+        ...
+
+    def volumes_of_node(self, node: NodeId) -> list[Volume]:
+        """The volumes on a node."""
+        ...
+
+    def files_of(self, stack: str) -> list[StackFile]:
+        """All stored configs and secrets of a stack."""
+        ...
+
+    def stacks(self) -> list[Stack]:
+        """All stacks, by name."""
+        ...
+
+    def services(self) -> Iterator[Service]:
+        """All services, in no order that means anything."""
+        ...
+
+    def nodes(self) -> list[Node]:
+        """All nodes, by name."""
+        ...
+
+    def tasks(self) -> Iterator[Task]:
+        """All tasks: for a leader's first look and for tests, never in a cycle."""
+        ...
+
+
+class Tables:
+    """The stored objects and their indexes."""
+
+    def __init__(self) -> None:
+        """Empty: a cluster without anything."""
+        self.cluster: Cluster | None = None
+        self._versions: dict[str, int] = {}
+        self._tasks: dict[TaskId, Task] = {}
+        self._services: dict[ServiceId, Service] = {}
+        self._specs: dict[ServiceId, dict[int, ServiceGeneration]] = {}
+        self._nodes: dict[NodeId, Node] = {}
+        self._stacks: dict[str, Stack] = {}
+        self._rollouts: dict[ServiceId, Rollout] = {}
+        self._requests: dict[str, RequestRecord] = {}
+        self._volumes: dict[tuple[str, str], dict[NodeId, Volume]] = {}
+        self._volumes_by_node: dict[NodeId, dict[tuple[str, str], Volume]] = {}
+        self._files: dict[str, dict[str, StackFile]] = {}
+        self._tasks_by_slot: dict[ServiceId, dict[int, dict[TaskId, Task]]] = {}
+        self._tasks_by_node: dict[NodeId, dict[TaskId, Task]] = {}
+        self._services_by_name: dict[str, dict[str, dict[ServiceId, Service]]] = {}
+        self._node_names: dict[str, NodeId] = {}
+
+    # ------------------------------------------------------------ writing
+
+    def put(self, value: keys.Stored, version: int) -> keys.Stored | None:
+        """Take in a record at this version; returns what it replaced."""
+        key = keys.key_of(value)
+        old = self.drop(key)
+        self._versions[key] = version
+        match value:
+            case Task():
+                self._tasks[value.id] = value
+                slots = self._tasks_by_slot.setdefault(value.service, {})
+                slots.setdefault(value.slot, {})[value.id] = value
+                self._tasks_by_node.setdefault(value.node, {})[value.id] = value
+            case Service():
+                self._services[value.id] = value
+                names = self._services_by_name.setdefault(value.stack, {})
+                names.setdefault(value.name, {})[value.id] = value
+            case ServiceGeneration():
+                self._specs.setdefault(value.service, {})[value.generation] = value
+            case Node():
+                self._nodes[value.id] = value
+                self._node_names[value.name] = value.id
+            case Stack():
+                self._stacks[value.name] = value
+            case Rollout():
+                self._rollouts[value.service] = value
+            case RequestRecord():
+                self._requests[value.request_id] = value
+            case Volume():
+                place = (value.stack, value.name)
+                self._volumes.setdefault(place, {})[value.node] = value
+                self._volumes_by_node.setdefault(value.node, {})[place] = value
+            case StackFile():
+                self._files.setdefault(value.stack, {})[value.digest] = value
+            case Cluster():
+                self.cluster = value
+            case _:
+                pass  # the leader key is the election's business
+        return old
+
+    def drop(self, key: str) -> keys.Stored | None:
+        """Forget a record; returns it, or None when there was none."""
+        if self._versions.pop(key, None) is None:
+            return None
+        kind, _, rest = key.partition("/")
+        match kind:
+            case "tasks":
+                return self._drop_task(TaskId(rest))
+            case "services":
+                return self._drop_service(ServiceId(rest))
+            case "specs":
+                service, generation = rest.rsplit("/", 1)
+                return _pop(self._specs, ServiceId(service), int(generation))
+            case "nodes":
+                node = self._nodes.pop(NodeId(rest))
+                if self._node_names.get(node.name) == node.id:
+                    del self._node_names[node.name]
+                return node
+            case "stacks":
+                return self._stacks.pop(rest)
+            case "rollouts":
+                return self._rollouts.pop(ServiceId(rest))
+            case "requests":
+                return self._requests.pop(rest)
+            case "volumes":
+                stack, name, node_id = rest.split("/")
+                _pop(self._volumes_by_node, NodeId(node_id), (stack, name))
+                return _pop(self._volumes, (stack, name), NodeId(node_id))
+            case "files":
+                stack, digest = rest.split("/")
+                return _pop(self._files, stack, digest)
+            case "cluster":
+                cluster, self.cluster = self.cluster, None
+                return cluster
+            case _:
+                return None
+
+    def _drop_task(self, task_id: TaskId) -> Task:
+        task = self._tasks.pop(task_id)
+        slots = self._tasks_by_slot[task.service]
+        del slots[task.slot][task_id]
+        if not slots[task.slot]:
+            del slots[task.slot]
+        if not slots:
+            del self._tasks_by_slot[task.service]
+        _pop(self._tasks_by_node, task.node, task_id)
+        return task
+
+    def _drop_service(self, service_id: ServiceId) -> Service:
+        service = self._services.pop(service_id)
+        names = self._services_by_name[service.stack]
+        _pop(names, service.name, service_id)
+        if not names:
+            del self._services_by_name[service.stack]
+        return service
+
+    # ------------------------------------------------------------ reading
+
+    def version(self, key: str) -> int:
+        """See View."""
+        return self._versions.get(key, 0)
+
+    def task(self, task: TaskId) -> Task | None:
+        """See View."""
+        return self._tasks.get(task)
+
+    def service(self, service: ServiceId) -> Service | None:
+        """See View."""
+        return self._services.get(service)
+
+    def spec(self, service: ServiceId, generation: int) -> ServiceGeneration | None:
+        """See View."""
+        return self._specs.get(service, {}).get(generation)
+
+    def node(self, node: NodeId) -> Node | None:
+        """See View."""
+        return self._nodes.get(node)
+
+    def node_named(self, name: str) -> Node | None:
+        """See View."""
+        return self._nodes.get(self._node_names.get(name, NodeId(name)))
+
+    def stack(self, name: str) -> Stack | None:
+        """See View."""
+        return self._stacks.get(name)
+
+    def service_named(self, stack: str, name: str) -> Service | None:
+        """See View."""
+        found = self._services_by_name.get(stack, {}).get(name, {}).values()
+        return min(found, key=lambda service: (service.removing, service.id), default=None)
+
+    def rollout(self, service: ServiceId) -> Rollout | None:
+        """See View."""
+        return self._rollouts.get(service)
+
+    def request(self, request_id: str) -> RequestRecord | None:
+        """See View."""
+        return self._requests.get(request_id)
+
+    def file(self, stack: str, digest: str) -> StackFile | None:
+        """See View."""
+        return self._files.get(stack, {}).get(digest)
+
+    def services_of(self, stack: str) -> list[Service]:
+        """See View."""
+        names = self._services_by_name.get(stack, {})
+        return sorted(
+            (service for same in names.values() for service in same.values()),
+            key=lambda service: (service.name, service.id),
+        )
+
+    def tasks_of_service(self, service: ServiceId) -> list[Task]:
+        """See View."""
+        slots = self._tasks_by_slot.get(service, {})
+        return sorted(
+            (task for slot in slots.values() for task in slot.values()),
+            key=lambda task: (task.slot, task.n),
+        )
+
+    def tasks_of_slot(self, service: ServiceId, slot: int) -> list[Task]:
+        """See View."""
+        found = self._tasks_by_slot.get(service, {}).get(slot, _NONE)
+        return sorted(found.values(), key=lambda task: task.n)
+
+    def tasks_of_node(self, node: NodeId) -> list[Task]:
+        """See View."""
+        found = self._tasks_by_node.get(node, {})
+        return [found[key] for key in sorted(found)]
+
+    def specs_of(self, service: ServiceId) -> list[ServiceGeneration]:
+        """See View."""
+        found = self._specs.get(service, {})
+        return [found[generation] for generation in sorted(found)]
+
+    def volumes_of(self, stack: str, name: str) -> list[Volume]:
+        """See View."""
+        found = self._volumes.get((stack, name), {})
+        return [found[node] for node in sorted(found)]
+
+    def volumes_of_node(self, node: NodeId) -> list[Volume]:
+        """See View."""
+        found = self._volumes_by_node.get(node, {})
+        return [found[place] for place in sorted(found)]
+
+    def files_of(self, stack: str) -> list[StackFile]:
+        """See View."""
+        found = self._files.get(stack, {})
+        return [found[digest] for digest in sorted(found)]
+
+    def stacks(self) -> list[Stack]:
+        """See View."""
+        return [self._stacks[name] for name in sorted(self._stacks)]
+
+    def services(self) -> Iterator[Service]:
+        """See View."""
+        return iter(self._services.values())
+
+    def nodes(self) -> list[Node]:
+        """See View."""
+        return sorted(self._nodes.values(), key=lambda node: node.name)
+
+    def tasks(self) -> Iterator[Task]:
+        """See View."""
+        return iter(self._tasks.values())
+
+
+def _pop(index: dict[K, dict[L, V]], outer: K, inner: L) -> V | None:
+    """Take one entry out of a two-step index, leaving no empty step behind."""
+    entries = index.get(outer)
+    if entries is None:
+        return None
+    value = entries.pop(inner, None)
+    if not entries:
+        del index[outer]
+    return value
+
+
+def overlay(base: View, changes: list[Change]) -> View:
+    """A view of `base` as it would be after `changes`; `base` is not touched or copied."""
+    return Overlay(base, changes)
+
+
+class Overlay:
+    """A few proposed changes laid over another view.
+
+    Costs what the changes cost: lists of the base are filtered, single look-ups try the
+    overlay first.
+    """
+
+    def __init__(self, base: View, changes: list[Change]) -> None:
+        """Later changes of the same record win."""
+        self._base = base
+        self._over = Tables()
+        self._hidden: set[str] = set()
+        for change in changes:
+            if isinstance(change, Put):
+                self._over.put(change.value, self._base.version(change.key) or 1)
+                self._hidden.add(change.key)
+            elif isinstance(change, Delete):
+                self._over.drop(change.key)
+                self._hidden.add(change.key)
+
+    @property
+    def cluster(self) -> Cluster | None:
+        """See View."""
+        return self._over.cluster or self._base.cluster
+
+    def version(self, key: str) -> int:
+        """See View."""
+        return self._over.version(key) if key in self._hidden else self._base.version(key)
+
+    def node_named(self, name: str) -> Node | None:
+        """See View."""
+        found = self._over.node_named(name)
+        if found is None:
+            found = self._base.node_named(name)
+            if found is not None and keys.node(found.id) in self._hidden:
+                return None
+        return found
+
+    def service_named(self, stack: str, name: str) -> Service | None:
+        """See View."""
+        found = [service for service in self.services_of(stack) if service.name == name]
+        return min(found, key=lambda service: (service.removing, service.id), default=None)
+
+    def task(self, task: TaskId) -> Task | None:
+        """See View."""
+        tables = self._over if keys.task(task) in self._hidden else self._base
+        return tables.task(task)
+
+    def service(self, service: ServiceId) -> Service | None:
+        """See View."""
+        tables = self._over if keys.service(service) in self._hidden else self._base
+        return tables.service(service)
+
+    def spec(self, service: ServiceId, generation: int) -> ServiceGeneration | None:
+        """See View."""
+        tables = self._over if keys.spec(service, generation) in self._hidden else self._base
+        return tables.spec(service, generation)
+
+    def node(self, node: NodeId) -> Node | None:
+        """See View."""
+        tables = self._over if keys.node(node) in self._hidden else self._base
+        return tables.node(node)
+
+    def stack(self, name: str) -> Stack | None:
+        """See View."""
+        tables = self._over if keys.stack(name) in self._hidden else self._base
+        return tables.stack(name)
+
+    def rollout(self, service: ServiceId) -> Rollout | None:
+        """See View."""
+        tables = self._over if keys.rollout(service) in self._hidden else self._base
+        return tables.rollout(service)
+
+    def request(self, request_id: str) -> RequestRecord | None:
+        """See View."""
+        tables = self._over if keys.request(request_id) in self._hidden else self._base
+        return tables.request(request_id)
+
+    def file(self, stack: str, digest: str) -> StackFile | None:
+        """See View."""
+        tables = self._over if keys.file(stack, digest) in self._hidden else self._base
+        return tables.file(stack, digest)
+
+    def services_of(self, stack: str) -> list[Service]:
+        """See View."""
+        found = self._over.services_of(stack) + self._shown(self._base.services_of(stack))
+        return sorted(found, key=lambda item: (item.name, item.id))
+
+    def tasks_of_service(self, service: ServiceId) -> list[Task]:
+        """See View."""
+        found = self._over.tasks_of_service(service) + self._shown(self._base.tasks_of_service(service))
+        return sorted(found, key=lambda item: (item.slot, item.n))
+
+    def tasks_of_slot(self, service: ServiceId, slot: int) -> list[Task]:
+        """See View."""
+        found = self._over.tasks_of_slot(service, slot) + self._shown(self._base.tasks_of_slot(service, slot))
+        return sorted(found, key=lambda item: item.n)
+
+    def tasks_of_node(self, node: NodeId) -> list[Task]:
+        """See View."""
+        found = self._over.tasks_of_node(node) + self._shown(self._base.tasks_of_node(node))
+        return sorted(found, key=lambda item: item.id)
+
+    def specs_of(self, service: ServiceId) -> list[ServiceGeneration]:
+        """See View."""
+        found = self._over.specs_of(service) + self._shown(self._base.specs_of(service))
+        return sorted(found, key=lambda item: item.generation)
+
+    def volumes_of(self, stack: str, name: str) -> list[Volume]:
+        """See View."""
+        found = self._over.volumes_of(stack, name) + self._shown(self._base.volumes_of(stack, name))
+        return sorted(found, key=lambda item: item.node)
+
+    def volumes_of_node(self, node: NodeId) -> list[Volume]:
+        """See View."""
+        found = self._over.volumes_of_node(node) + self._shown(self._base.volumes_of_node(node))
+        return sorted(found, key=lambda item: (item.stack, item.name))
+
+    def files_of(self, stack: str) -> list[StackFile]:
+        """See View."""
+        found = self._over.files_of(stack) + self._shown(self._base.files_of(stack))
+        return sorted(found, key=lambda item: item.digest)
+
+    def stacks(self) -> list[Stack]:
+        """See View."""
+        found = self._over.stacks() + self._shown(self._base.stacks())
+        return sorted(found, key=lambda item: item.name)
+
+    def nodes(self) -> list[Node]:
+        """See View."""
+        found = self._over.nodes() + self._shown(self._base.nodes())
+        return sorted(found, key=lambda item: item.name)
+
+    def services(self) -> Iterator[Service]:
+        """See View."""
+        yield from self._over.services()
+        yield from self._shown(self._base.services())
+
+    def tasks(self) -> Iterator[Task]:
+        """See View."""
+        yield from self._over.tasks()
+        yield from self._shown(self._base.tasks())
+
+    def _shown(self, found: Iterable[T]) -> list[T]:
+        """Those of the base's records that no change speaks of."""
+        return [value for value in found if keys.key_of(value) not in self._hidden]
