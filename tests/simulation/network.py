@@ -87,6 +87,7 @@ class _Direction:
         self.closed = False
         self.last_arrival = 0.0
         self._wakers = []
+        self._flying = []
 
     def wake(self):
         wakers, self._wakers = self._wakers, []
@@ -104,23 +105,30 @@ class _Direction:
         if weather.slow and loop.rng.random() < weather.slow:
             delay += loop.rng.random() * weather.slow_seconds
         self.last_arrival = max(self.last_arrival, loop.time() + delay)
-        loop.call_at(self.last_arrival, self._arrive, message, loop.time())
+        self._flying.append((self.last_arrival, loop.time(), message))
+        if len(self._flying) == 1:
+            loop.call_at(self.last_arrival, self._arrive)
 
-    def _arrive(self, message, sent):
+    def _arrive(self):
+        """The oldest message that flies is here, unless a cut holds up all behind it."""
         if self.lane.broken is not None:
             return
         network = self.lane.network
+        loop = network.loop
+        _, sent, message = self._flying[0]
         if (self.sender, self.receiver) in network.cuts:
             network.counts["cut"] += 1
-            if network.loop.time() - sent > KEEPALIVE_SECONDS:
+            if loop.time() - sent > KEEPALIVE_SECONDS:
                 self.lane.break_off("keepalive timed out")
-            else:  # held up by the cut, behind it still in order
-                self.last_arrival = max(self.last_arrival, network.loop.time() + 0.25)
-                network.loop.call_at(self.last_arrival, self._arrive, message, sent)
+            else:
+                loop.call_later(0.25, self._arrive)
             return
+        self._flying.pop(0)
         network.counts["delivered"] += 1
         self.queue.append(message)
         self.wake()
+        if self._flying:
+            loop.call_at(max(loop.time(), self._flying[0][0]), self._arrive)
 
     async def get(self):
         while not self.queue:
