@@ -144,6 +144,7 @@ class Tables:
         """Empty: a cluster without anything."""
         self.cluster: Cluster | None = None
         self._versions: dict[str, int] = {}
+        self._unreadable: dict[str, str] = {}
         self._tasks: dict[TaskId, Task] = {}
         self._services: dict[ServiceId, Service] = {}
         self._specs: dict[ServiceId, dict[int, ServiceGeneration]] = {}
@@ -199,9 +200,60 @@ class Tables:
                 pass  # the leader key is the election's business
         return old
 
+    def put_unreadable(self, key: str, version: int, why: str) -> keys.Stored | None:
+        """A record is there that this version cannot read; returns what it replaced.
+
+        Its version stays known, so that nobody takes it for absent.
+        """
+        old = self.drop(key)
+        self._versions[key] = version
+        self._unreadable[key] = why
+        return old
+
+    @property
+    def unreadable(self) -> Mapping[str, str]:
+        """Keys of records that this version cannot read, and why."""
+        return self._unreadable
+
+    def stored_keys(self) -> list[str]:
+        """The keys of all records."""
+        return list(self._versions)
+
+    def value(self, key: str) -> keys.Stored | None:
+        """The record under this key; None when there is none or it is unreadable."""
+        kind, _, rest = key.partition("/")
+        match kind:
+            case "tasks":
+                return self._tasks.get(TaskId(rest))
+            case "services":
+                return self._services.get(ServiceId(rest))
+            case "specs":
+                service, _, generation = rest.rpartition("/")
+                return self._specs.get(ServiceId(service), {}).get(int(generation))
+            case "nodes":
+                return self._nodes.get(NodeId(rest))
+            case "stacks":
+                return self._stacks.get(rest)
+            case "rollouts":
+                return self._rollouts.get(ServiceId(rest))
+            case "requests":
+                return self._requests.get(rest)
+            case "volumes":
+                stack, name, node = rest.split("/")
+                return self._volumes.get((stack, name), {}).get(NodeId(node))
+            case "files":
+                stack, digest = rest.split("/")
+                return self._files.get(stack, {}).get(digest)
+            case "cluster":
+                return self.cluster
+            case _:
+                return None
+
     def drop(self, key: str) -> keys.Stored | None:
-        """Forget a record; returns it, or None when there was none."""
+        """Forget a record; returns it, or None when there was none or it was unreadable."""
         if self._versions.pop(key, None) is None:
+            return None
+        if self._unreadable.pop(key, None) is not None:
             return None
         kind, _, rest = key.partition("/")
         match kind:
@@ -471,12 +523,16 @@ class Overlay:
 
     def tasks_of_service(self, service: ServiceId) -> list[Task]:
         """See View."""
-        found = self._over.tasks_of_service(service) + self._shown(self._base.tasks_of_service(service))
+        found = self._over.tasks_of_service(service) + self._shown(
+            self._base.tasks_of_service(service)
+        )
         return sorted(found, key=lambda item: (item.slot, item.n))
 
     def tasks_of_slot(self, service: ServiceId, slot: int) -> list[Task]:
         """See View."""
-        found = self._over.tasks_of_slot(service, slot) + self._shown(self._base.tasks_of_slot(service, slot))
+        found = self._over.tasks_of_slot(service, slot) + self._shown(
+            self._base.tasks_of_slot(service, slot)
+        )
         return sorted(found, key=lambda item: item.n)
 
     def tasks_of_node(self, node: NodeId) -> list[Task]:

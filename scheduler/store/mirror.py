@@ -1,0 +1,184 @@
+"""The stored objects in this process's memory, kept equal to the store by its watch.
+
+Everybody reads here: followers, API, dispatch and deciders. Our own commits are applied
+at once (`apply_own`), ahead of their echo in the watch, so that the next look sees them;
+the echo then changes nothing. A newcomer's mistake: thinking that `revision` is the
+newest thing in here. It is the revision up to which *nothing is missing*; own commits
+may be in already that lie behind it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from homeport import codec
+from scheduler.cluster import keys
+from scheduler.cluster.tables import Tables
+from scheduler.store.base import Batch, Compacted, Listing, Store, Unavailable
+
+_RETRY_SECONDS = 1.0
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class MirrorChange:
+    """One record that changed: `old` None, it is new; `new` None, it is gone or unreadable."""
+
+    key: str
+    old: keys.Stored | None
+    new: keys.Stored | None
+
+
+Subscriber = Callable[[Sequence[MirrorChange]], None]
+
+
+class Mirror:
+    """All stored objects with their indexes, following the store."""
+
+    def __init__(self, store: Store) -> None:
+        """Empty until `start`."""
+        self.tables = Tables()
+        self.revision = 0  # everything up to here is in
+        self.newest = 0  # the highest revision of which anything is in: orders carry it
+        self._store = store
+        self._subscribers: list[Subscriber] = []
+        # Deletes that we made ahead of the watch: an older put may still be on its way.
+        self._deleted: dict[str, int] = {}
+        self._waiters: list[tuple[int, asyncio.Future[None]]] = []
+
+    async def start(self) -> None:
+        """Read everything at one revision. Raises StoreError."""
+        self._relist(await self._store.list(""))
+
+    async def run(self) -> None:
+        """Follow the store for ever. Raises Unavailable when the store closes."""
+        while True:
+            try:
+                async for batch in self._store.watch("", self.revision):
+                    self._apply_batch(batch)
+            except Compacted as error:
+                log.warning("the watch fell behind the history; reading all anew", why=str(error))
+                await self._list_again()
+
+    def subscribe(self, callback: Subscriber) -> Callable[[], None]:
+        """Have `callback` called, synchronously, after each applied commit that changed
+        anything. Returns the function that ends it."""
+        self._subscribers.append(callback)
+        return lambda: self._subscribers.remove(callback)
+
+    async def wait_for(self, revision: int) -> None:
+        """Return when everything up to `revision` is in. The caller sets the deadline."""
+        if self.revision >= revision:
+            return
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiters.append((revision, waiter))
+        await waiter
+
+    def apply_own(self, revision: int, written: Iterable[tuple[str, keys.Stored | None]]) -> None:
+        """Take in what this process committed at `revision`; a value of None was deleted."""
+        changes: list[MirrorChange] = []
+        for key, value in written:
+            if revision <= self._known(key):
+                continue
+            if value is None:
+                self._deleted[key] = revision
+            self._take(key, value, revision, changes)
+        self.newest = max(self.newest, revision)
+        self._tell(changes)
+
+    # ------------------------------------------------------------ inside
+
+    def _known(self, key: str) -> int:
+        """The revision of the last write to this key that is in."""
+        return max(self.tables.version(key), self._deleted.get(key, 0))
+
+    def _apply_batch(self, batch: Batch) -> None:
+        changes: list[MirrorChange] = []
+        for change in batch.changes:
+            if change.version <= self._known(change.key):
+                continue  # the echo of our own commit, or older than it
+            if change.value is None:
+                self._take(change.key, None, change.version, changes)
+            else:
+                self._take_bytes(change.key, change.value, change.version, changes)
+        self._reached(batch.revision)
+        self._tell(changes)
+
+    def _relist(self, listing: Listing) -> None:
+        """Become what the listing says, as far as it is not older than what is in."""
+        changes: list[MirrorChange] = []
+        listed = set()
+        for record in listing.records:
+            listed.add(record.key)
+            if record.version > self._known(record.key):
+                self._take_bytes(record.key, record.value, record.version, changes)
+        for key in self.tables.stored_keys():
+            if key not in listed and self.tables.version(key) <= listing.revision:
+                self._take(key, None, listing.revision, changes)
+        self._reached(listing.revision)
+        self._tell(changes)
+
+    def _take_bytes(
+        self, key: str, value: bytes, version: int, changes: list[MirrorChange]
+    ) -> None:
+        kind = keys.kind_of(key)
+        if kind is None:
+            return
+        try:
+            decoded = codec.decode_record(kind, value)
+        except codec.CodecError as error:
+            log.warning("a record cannot be read and is left alone", key=key, why=str(error))
+            old = self.tables.put_unreadable(key, version, str(error))
+            changes.append(MirrorChange(key, old, None))
+            return
+        self._take(key, decoded, version, changes)
+
+    def _take(
+        self, key: str, value: keys.Stored | None, version: int, changes: list[MirrorChange]
+    ) -> None:
+        if keys.kind_of(key) is None:
+            return
+        if value is None:
+            was_unreadable = key in self.tables.unreadable
+            old = self.tables.drop(key)
+            if old is not None or was_unreadable:
+                changes.append(MirrorChange(key, old, None))
+        else:
+            changes.append(MirrorChange(key, self.tables.put(value, version), value))
+
+    def _reached(self, revision: int) -> None:
+        self.revision = max(self.revision, revision)
+        self.newest = max(self.newest, revision)
+        if self._deleted:
+            self._deleted = {
+                key: deleted for key, deleted in self._deleted.items() if deleted > self.revision
+            }
+        if self._waiters:
+            for wanted, waiter in self._waiters:
+                if wanted <= self.revision and not waiter.done():
+                    waiter.set_result(None)
+            self._waiters = [entry for entry in self._waiters if not entry[1].done()]
+
+    def _tell(self, changes: list[MirrorChange]) -> None:
+        if not changes:
+            return
+        for subscriber in tuple(self._subscribers):
+            try:
+                subscriber(changes)
+            except Exception:  # one reader's bug must not keep the others, or the mirror, behind
+                log.exception("a reader of the mirror failed")
+
+    async def _list_again(self) -> None:
+        while True:
+            try:
+                self._relist(await self._store.list(""))
+            except Unavailable as error:
+                log.warning("the store cannot be read; trying again", why=str(error))
+                await asyncio.sleep(_RETRY_SECONDS)
+            else:
+                return
