@@ -207,6 +207,7 @@ class Inventory:
     agent_version: str = ""
     cgroup_version: int = 0
     labels: Pairs = ()  # given on the agent's command line
+    metrics_address: str = ""  # HOST:PORT of the agent's /metrics as others reach it; empty: none
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2504,6 +2504,7 @@ class Inventory(_message.Message):
     AGENT_VERSION_FIELD_NUMBER: _builtins.int
     CGROUP_VERSION_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    METRICS_ADDRESS_FIELD_NUMBER: _builtins.int
     hostname: _builtins.str
     os: _builtins.str
     architecture: _builtins.str
@@ -2512,6 +2513,8 @@ class Inventory(_message.Message):
     """name and version of the container engine; empty: none"""
     agent_version: _builtins.str
     cgroup_version: _builtins.int
+    metrics_address: _builtins.str
+    """HOST:PORT of the agent's /metrics as others reach it; empty: none"""
     @_builtins.property
     def capacity(self) -> Global___Resources: ...
     @_builtins.property
@@ -2544,10 +2547,11 @@ class Inventory(_message.Message):
         agent_version: _builtins.str = ...,
         cgroup_version: _builtins.int = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        metrics_address: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "agent_version", b"agent_version", "architecture", b"architecture", "capacity", b"capacity", "cgroup_version", b"cgroup_version", "drivers", b"drivers", "engine", b"engine", "engine_labels", b"engine_labels", "hostname", b"hostname", "kernel", b"kernel", "labels", b"labels", "oci_runtimes", b"oci_runtimes", "os", b"os"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "agent_version", b"agent_version", "architecture", b"architecture", "capacity", b"capacity", "cgroup_version", b"cgroup_version", "drivers", b"drivers", "engine", b"engine", "engine_labels", b"engine_labels", "hostname", b"hostname", "kernel", b"kernel", "labels", b"labels", "metrics_address", b"metrics_address", "oci_runtimes", b"oci_runtimes", "os", b"os"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
