@@ -104,7 +104,7 @@ available=()
 for package in "${packages[@]}"; do
   if known "$package"; then available+=("$package"); fi
 done
-echo "installing ${available[*]}"
+if [ ${#available[@]} -gt 0 ]; then echo "installing ${available[*]}"; fi
 install() { apt-get install -y -qq --no-install-recommends "${available[@]}" >"$log" 2>&1; }
 log=$(mktemp)
 # Package lists may be older than the mirror's files: a second try with fresh ones, then the truth.
