@@ -32,7 +32,7 @@ check: $(DEV) ## format, lint, types, import contracts, wire contract, fresh gen
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
-	$(BIN)/lint-imports --no-color
+	$(BIN)/lint-imports --no-logo
 	tools/proto.sh lint
 	tools/proto.sh breaking
 	tools/proto.sh fresh
