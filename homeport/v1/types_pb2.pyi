@@ -693,6 +693,7 @@ class FileMount(_message.Message):
     UID_FIELD_NUMBER: _builtins.int
     GID_FIELD_NUMBER: _builtins.int
     MODE_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
     kind: Global___FileKind.ValueType
     source: _builtins.str
     """name of the config or secret within the stack"""
@@ -701,6 +702,8 @@ class FileMount(_message.Message):
     uid: _builtins.str
     gid: _builtins.str
     mode: _builtins.int
+    digest: _builtins.str
+    """sha256 of the content, hex; the scheduler fills it in: which edition is meant"""
     def __init__(
         self,
         *,
@@ -710,10 +713,11 @@ class FileMount(_message.Message):
         uid: _builtins.str = ...,
         gid: _builtins.str = ...,
         mode: _builtins.int | None = ...,
+        digest: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_mode", b"_mode", "mode", b"mode"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_mode", b"_mode", "gid", b"gid", "kind", b"kind", "mode", b"mode", "source", b"source", "target", b"target", "uid", b"uid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_mode", b"_mode", "digest", b"digest", "gid", b"gid", "kind", b"kind", "mode", b"mode", "source", b"source", "target", b"target", "uid", b"uid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__mode: _TypeAlias = _typing.Literal["mode"]  # noqa: Y015
     _WhichOneofArgType__mode: _TypeAlias = _typing.Literal["_mode", b"_mode"]  # noqa: Y015
