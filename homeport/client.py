@@ -245,22 +245,23 @@ class Client(_Rpcs):
     def tasks(self, stack: str = "", service: str = "", **more: Any) -> Iterator[Any]:
         """Every TaskView there is, over all pages; `more` as in ListTasksRequest."""
         request = control_pb2.ListTasksRequest(stack=stack, service=service, **more)
-        return self._pages(self.list_tasks, request, "tasks")
+        return self.pages(self.list_tasks, request, "tasks")
 
     def services(self, stack: str = "") -> Iterator[Any]:
         """Every ServiceView there is, over all pages."""
         request = control_pb2.ListServicesRequest(stack=stack)
-        return self._pages(self.list_services, request, "services")
+        return self.pages(self.list_services, request, "services")
 
     def nodes(self) -> Iterator[Any]:
         """Every NodeView there is, over all pages."""
-        return self._pages(self.list_nodes, control_pb2.ListNodesRequest(), "nodes")
+        return self.pages(self.list_nodes, control_pb2.ListNodesRequest(), "nodes")
 
     def stacks(self) -> Iterator[Any]:
         """Every Stack there is, over all pages."""
-        return self._pages(self.list_stacks, control_pb2.ListStacksRequest(), "stacks")
+        return self.pages(self.list_stacks, control_pb2.ListStacksRequest(), "stacks")
 
-    def _pages(self, rpc: Callable[[Any], Any], request: Any, field: str) -> Iterator[Any]:
+    def pages(self, rpc: Callable[[Any], Any], request: Any, field: str) -> Iterator[Any]:
+        """All that a paged RPC lists in `field` of its answers; `request` is used up."""
         while True:
             page = rpc(request)
             yield from getattr(page, field)

@@ -1,0 +1,147 @@
+"""`homeport`: the command line, a client like any other.
+
+Commands live in modules of their own and are imported when they are called, so that
+`homeport ps` does not pay for what `apply` needs. All failures end here: a sentence on
+stderr and an exit code that scripts can use, never a traceback.
+
+    0 done   1 failed, or `plan` found differences   2 wrong usage, or not placeable
+    69 no scheduler answers   124 `--wait` ran out of time   130 Ctrl-C
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import NoReturn
+
+import click
+
+from homeport.client import CallFailed, Unreachable
+
+UNREACHABLE = 69
+INTERRUPTED = 130
+
+COMMANDS = {
+    "agent": ("homeport.cli.daemons:agent", "Run this machine's agent."),
+    "apply": ("homeport.cli.apply:apply", "Make a stack what its Compose file says."),
+    "completion": ("homeport.cli.completion:completion", "Print a shell's completion script."),
+    "cordon": ("homeport.cli.nodes:cordon", "Let a node take no new tasks."),
+    "drain": ("homeport.cli.nodes:drain", "Move a node's tasks elsewhere."),
+    "events": ("homeport.cli.events:events", "Show what happened."),
+    "exec": ("homeport.cli.exec:execute", "Run a command inside a task."),
+    "explain": ("homeport.cli.explain:explain", "Say why a task is where it is, or nowhere."),
+    "logs": ("homeport.cli.logs:logs", "Show what tasks write."),
+    "nodes": ("homeport.cli.nodes:nodes", "List the machines."),
+    "plan": ("homeport.cli.apply:plan", "Show what apply would do."),
+    "ps": ("homeport.cli.tasks:ps", "List the tasks."),
+    "rm": ("homeport.cli.change:remove", "Remove a stack or some of its services."),
+    "scale": ("homeport.cli.change:scale", "Change how many replicas services have."),
+    "scheduler": ("homeport.cli.daemons:scheduler", "Run a scheduler."),
+    "services": ("homeport.cli.tasks:services", "List the services."),
+    "stacks": ("homeport.cli.tasks:stacks", "List the stacks."),
+    "uncordon": ("homeport.cli.nodes:uncordon", "Let a node take tasks again."),
+    "up": ("homeport.cli.up:up", "Start a whole cluster on this machine."),
+    "version": ("homeport.cli.version:version", "Show the versions of client and cluster."),
+    "wait": ("homeport.cli.wait:wait", "Wait until a stack or service is as it should be."),
+}
+"""Name -> (where its command is, the line that `--help` shows)."""
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All names, sorted."""
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of this name, imported now."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
+        command = getattr(importlib.import_module(module), attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list of commands, without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, COMMANDS[name][1]) for name in sorted(COMMANDS)])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does, but an unknown word is answered with the nearest command."""
+        name = args[0]
+        if name not in COMMANDS and not name.startswith("-"):
+            import difflib
+
+            near = difflib.get_close_matches(name, COMMANDS, n=1)
+            hint = f" Did you mean '{near[0]}'?" if near else ""
+            raise click.UsageError(f"There is no command '{name}'.{hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+@click.command(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.option(
+    "-s",
+    "--scheduler",
+    metavar="HOST:PORT[,…]",
+    envvar="HOMEPORT_SCHEDULER",
+    help="Schedulers to try, in this order  [default: 127.0.0.1:7070].",
+)
+@click.version_option(package_name="homeport", message="homeport %(version)s")
+@click.pass_context
+def cli(context: click.Context, scheduler: str | None) -> None:
+    """Keep containers running on the machines of a home lab.
+
+    Start with `homeport up` on one machine, then `homeport apply -f compose.yaml`.
+    """
+    context.obj = scheduler
+
+
+def main() -> NoReturn:
+    """The entry point of the command `homeport`."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC's C core writes to stderr otherwise
+    try:
+        code = cli.main(standalone_mode=False)
+    except click.exceptions.Abort:
+        _end(INTERRUPTED)
+    except click.ClickException as error:
+        error.show()
+        _end(error.exit_code)
+    except Unreachable as error:
+        _complain(f"{error}\nIs it running? `homeport up` starts one on this machine.")
+        _end(UNREACHABLE)
+    except CallFailed as error:
+        _complain(str(error))
+        for path, sentence in error.fields:
+            _complain(f"  {path}: {sentence}", prefix="")
+        _end(1)
+    except KeyboardInterrupt:
+        _end(INTERRUPTED)
+    except BrokenPipeError:
+        # Whoever read our output has read enough. Python would complain again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _end(0)
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        _complain(f"{place}{error.strerror or error}")
+        _end(1)
+    _end(code if isinstance(code, int) else 0)
+
+
+def _complain(text: str, prefix: str = "Error: ") -> None:
+    print(f"{prefix}{text}", file=sys.stderr)
+
+
+def _end(code: int) -> NoReturn:
+    try:
+        sys.stdout.flush()
+    except (BrokenPipeError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)

@@ -1,0 +1,91 @@
+"""`homeport nodes`, `cordon`, `uncordon`, `drain`: the machines."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from homeport.cli import options, output
+from homeport.v1 import control_pb2, types_pb2
+
+
+@click.command()
+@options.watch_option
+@options.output_option
+@click.pass_context
+def nodes(context: click.Context, follow: bool, form: str, no_headers: bool) -> None:
+    """List the machines: how they are, what they have and what is reserved."""
+    client = options.connect(context)
+    headings = ["NAME", "STATE", "AVAILABILITY", "TASKS", "CPU", "MEMORY", "CONDITIONS", "AGE"]
+    if form == "wide":
+        headings += ["PLATFORM", "ENGINE", "ADDRESSES", "LABELS", "ID"]
+
+    def row(view: Any) -> list[str]:
+        node, inventory = view.node, view.node.inventory
+        wrong = [each for each in view.status.conditions if not each.ok]
+        cells = [
+            node.name,
+            types_pb2.NodeState.Name(view.state).removeprefix("NODE_STATE_"),
+            types_pb2.Availability.Name(node.availability).removeprefix("AVAILABILITY_"),
+            str(view.tasks),
+            f"{output.cores(view.reserved.cpu_millis)}/"
+            f"{output.cores(inventory.capacity.cpu_millis)}",
+            f"{output.size(view.reserved.memory_bytes)}/"
+            f"{output.size(inventory.capacity.memory_bytes)}",
+            "; ".join(f"{each.name}: {each.message}" for each in wrong) or "ok",
+            output.age(node.created_ms, options.now_ms()),
+        ]
+        if form == "wide":
+            labels = {**dict(inventory.labels), **dict(node.labels)}
+            cells += [
+                f"{inventory.os}/{inventory.architecture}",
+                inventory.engine or "-",
+                ",".join(inventory.addresses) or "-",
+                ",".join(f"{key}={value}" for key, value in sorted(labels.items())) or "-",
+                node.id,
+            ]
+        return cells
+
+    def print_all() -> None:
+        views = sorted(client.nodes(), key=lambda view: view.node.name)
+        if not views and form in ("table", "wide"):
+            output.note("No nodes. `homeport agent --scheduler HOST:PORT` adds this machine.")
+            return
+        options.show(form, not no_headers, views, headings, row, lambda view: view.node.name)
+
+    options.each_change(context, follow, ("nodes", "tasks"), "", print_all)
+
+
+def _set(context: click.Context, node: str, availability: types_pb2.Availability.ValueType) -> None:
+    client = options.connect(context)
+    answer = client.update_node(control_pb2.UpdateNodeRequest(node=node, availability=availability))
+    word = types_pb2.Availability.Name(answer.node.availability).removeprefix("AVAILABILITY_")
+    click.echo(f"node/{answer.node.name} {word.lower()}")
+
+
+@click.command()
+@click.argument("node")
+@click.pass_context
+def cordon(context: click.Context, node: str) -> None:
+    """Let NODE take no new tasks; those it has stay."""
+    _set(context, node, types_pb2.AVAILABILITY_PAUSE)
+
+
+@click.command()
+@click.argument("node")
+@click.pass_context
+def uncordon(context: click.Context, node: str) -> None:
+    """Let NODE take tasks again."""
+    _set(context, node, types_pb2.AVAILABILITY_ACTIVE)
+
+
+@click.command()
+@click.argument("node")
+@click.pass_context
+def drain(context: click.Context, node: str) -> None:
+    """Move NODE's tasks elsewhere and give it no new ones.
+
+    Tasks whose data lives on the node stay where they are; `homeport explain` says which.
+    """
+    _set(context, node, types_pb2.AVAILABILITY_DRAIN)
