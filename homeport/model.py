@@ -134,6 +134,7 @@ class Service:
     replicas: int = 1  # `scale` changes this alone: no task restarts
     removing: bool = False
     created_ms: int = 0
+    last_n: int = 0  # highest n among tasks whose records are gone: empty slots count on from here
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,6 +184,7 @@ class Task:
     exclusive: bool = False
     created_ms: int = 0
     outcome: Outcome | None = None
+    failures: int = 0  # how many tasks of this slot before it ended badly, one after the other
 
     @property
     def id(self) -> TaskId:

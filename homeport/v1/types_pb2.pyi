@@ -2245,6 +2245,7 @@ class Service(_message.Message):
     REPLICAS_FIELD_NUMBER: _builtins.int
     REMOVING_FIELD_NUMBER: _builtins.int
     CREATED_MS_FIELD_NUMBER: _builtins.int
+    LAST_N_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     stack: _builtins.str
     name: _builtins.str
@@ -2257,6 +2258,8 @@ class Service(_message.Message):
     """`scale` changes this alone: no task restarts"""
     removing: _builtins.bool
     created_ms: _builtins.int
+    last_n: _builtins.int
+    """the highest n among tasks whose records are gone: an empty slot counts on from here"""
     def __init__(
         self,
         *,
@@ -2269,10 +2272,11 @@ class Service(_message.Message):
         replicas: _builtins.int | None = ...,
         removing: _builtins.bool = ...,
         created_ms: _builtins.int = ...,
+        last_n: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_generation", b"_generation", "_replicas", b"_replicas", "_template_generation", b"_template_generation", "generation", b"generation", "replicas", b"replicas", "template_generation", b"template_generation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_generation", b"_generation", "_replicas", b"_replicas", "_template_generation", b"_template_generation", "created_ms", b"created_ms", "generation", b"generation", "id", b"id", "mode", b"mode", "name", b"name", "removing", b"removing", "replicas", b"replicas", "stack", b"stack", "template_generation", b"template_generation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_generation", b"_generation", "_replicas", b"_replicas", "_template_generation", b"_template_generation", "created_ms", b"created_ms", "generation", b"generation", "id", b"id", "last_n", b"last_n", "mode", b"mode", "name", b"name", "removing", b"removing", "replicas", b"replicas", "stack", b"stack", "template_generation", b"template_generation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__generation: _TypeAlias = _typing.Literal["generation"]  # noqa: Y015
     _WhichOneofArgType__generation: _TypeAlias = _typing.Literal["_generation", b"_generation"]  # noqa: Y015
@@ -2407,6 +2411,7 @@ class Task(_message.Message):
     EXCLUSIVE_FIELD_NUMBER: _builtins.int
     CREATED_MS_FIELD_NUMBER: _builtins.int
     OUTCOME_FIELD_NUMBER: _builtins.int
+    FAILURES_FIELD_NUMBER: _builtins.int
     service: _builtins.str
     slot: _builtins.int
     """1…replicas; of a global service: the node's number"""
@@ -2423,6 +2428,8 @@ class Task(_message.Message):
     pinned: _builtins.bool
     exclusive: _builtins.bool
     created_ms: _builtins.int
+    failures: _builtins.int
+    """how many tasks of this slot before it ended badly, one after the other"""
     @_builtins.property
     def outcome(self) -> Global___Outcome: ...
     def __init__(
@@ -2440,10 +2447,11 @@ class Task(_message.Message):
         exclusive: _builtins.bool = ...,
         created_ms: _builtins.int = ...,
         outcome: Global___Outcome | None = ...,
+        failures: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "created_ms", b"created_ms", "desired", b"desired", "exclusive", b"exclusive", "generation", b"generation", "n", b"n", "node", b"node", "outcome", b"outcome", "pinned", b"pinned", "reason", b"reason", "service", b"service", "slot", b"slot"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "created_ms", b"created_ms", "desired", b"desired", "exclusive", b"exclusive", "failures", b"failures", "generation", b"generation", "n", b"n", "node", b"node", "outcome", b"outcome", "pinned", b"pinned", "reason", b"reason", "service", b"service", "slot", b"slot"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
