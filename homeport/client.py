@@ -21,9 +21,9 @@ import asyncio
 import os
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Sequence
 from types import TracebackType
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, Generic, Protocol, TypeVar, overload
 
 import grpc
 import grpc.aio
@@ -151,6 +151,18 @@ class _Route:
         )
 
 
+Asked = TypeVar("Asked", bound=Message, contravariant=True)
+Answered = TypeVar("Answered", covariant=True)
+
+
+class UnaryCall(Protocol[Asked, Answered]):
+    """A unary RPC, ready to be called."""
+
+    def __call__(self, request: Asked, /, timeout_seconds: float = DEADLINE_SECONDS) -> Answered:
+        """The answer; raises CallFailed. `timeout_seconds` covers all tries together."""
+        ...
+
+
 class _Unary(Generic[Request, Response]):
     """One unary RPC as a method of both clients."""
 
@@ -159,11 +171,11 @@ class _Unary(Generic[Request, Response]):
         self.response = response
 
     @overload
-    def __get__(self, client: Client, owner: object) -> Callable[[Request], Response]: ...
+    def __get__(self, client: Client, owner: object) -> UnaryCall[Request, Response]: ...
     @overload
     def __get__(
         self, client: AsyncClient, owner: object
-    ) -> Callable[[Request], Any]: ...  # a coroutine of Response
+    ) -> UnaryCall[Request, Awaitable[Response]]: ...
     def __get__(self, client: Client | AsyncClient, owner: object) -> Any:
         def call(request: Request, timeout_seconds: float = DEADLINE_SECONDS) -> Any:
             return client._unary(self.name, self.response, request, timeout_seconds)
@@ -260,7 +272,7 @@ class Client(_Rpcs):
         """Every Stack there is, over all pages."""
         return self.pages(self.list_stacks, control_pb2.ListStacksRequest(), "stacks")
 
-    def pages(self, rpc: Callable[[Any], Any], request: Any, field: str) -> Iterator[Any]:
+    def pages(self, rpc: UnaryCall[Any, Any], request: Any, field: str) -> Iterator[Any]:
         """All that a paged RPC lists in `field` of its answers; `request` is used up."""
         while True:
             page = rpc(request)

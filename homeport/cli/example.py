@@ -18,13 +18,26 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click
+
+import homeport
+
 IMAGE = "homeport-hello-web"
 _LEFT_OUT = {"test", "tests", "site-packages", "dist-packages", "__pycache__", "idlelib",
              "tkinter", "turtledemo", "ensurepip", "lib2to3", "config-3"}  # fmt: skip
 
 
-class CannotBuild(Exception):
+class CannotBuild(click.ClickException):
     """The engine refused to make the image; the text says why."""
+
+
+def folder() -> Path:
+    """Where the example's files are: in a checkout, or in the installed package."""
+    package = Path(homeport.__file__).parent
+    for place in (package.parent / "deploy" / "examples", package / "examples"):
+        if (place / "hello").is_dir():
+            return place / "hello"
+    raise CannotBuild("this installation of Homeport comes without its examples")
 
 
 def ensure_image(client: Any, source: Path) -> str:
