@@ -1,0 +1,428 @@
+"""Keep a runner for each task of this node, and obey orders.
+
+It adopts what runs already, journals orders before it acts on them, and stops nothing
+without a word: a task that orders leave out goes on, a container of ours that nobody told
+us of is kept and reported, and a reconciler's mass removal is held for an operator. A
+newcomer's mistake: acting on orders before the containers that are here have been listed;
+until then orders are only written down.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+import structlog
+
+from agent import orders as rules, steps
+from agent.journal import Journal, Leaving, Wanted
+from agent.lease import Lease
+from agent.orders import Orders, Verdict
+from agent.reporter import Reporter
+from agent.runner import Means, Runner
+from agent.runtime.base import Progress, Runtime, RuntimeFailure, Seen, Unavailable, Work
+from agent.steps import Record
+from homeport import digests
+from homeport.lifecycle import Desired, TaskState
+from homeport.model import (
+    Assignment,
+    Cause,
+    Condition,
+    Event,
+    NodeId,
+    TaskId,
+    TaskStatus,
+    Tombstone,
+    Volume,
+)
+from homeport.seams import Clock, Randomness, jittered
+from homeport.spec import Driver, MountKind
+
+BRAKE_WINDOW_SECONDS = 10.0
+"""Removals within this time count as *at once* for the mass-stop brake."""
+SWEEP_SECONDS = 60.0
+"""All containers are listed this often, in case an event was lost."""
+RETRY_SECONDS = 1.0
+
+log = structlog.get_logger(__name__)
+
+
+class Worker:
+    """The tasks of this node."""
+
+    def __init__(
+        self,
+        *,
+        runtime: Runtime,
+        driver: Driver,
+        clock: Clock,
+        randomness: Randomness,
+        journal: Journal,
+        lease: Lease,
+        reporter: Reporter,
+        ensure_image: Callable[[str, Progress], Awaitable[None]],
+        starts_in_flight: int,
+        boot_id: str,
+    ) -> None:
+        self.runners: dict[TaskId, Runner] = {}
+        self.unknown: dict[TaskId, Seen] = {}
+        """Containers of ours that nobody told us of."""
+        self._journal = journal
+        self._reporter = reporter
+        self._boot_id = boot_id
+        self._means = Means(
+            runtime=runtime,
+            driver=driver,
+            clock=clock,
+            randomness=randomness,
+            journal=journal,
+            lease=lease,
+            starts=asyncio.Semaphore(starts_in_flight),
+            publish=self._publish,
+            tell=reporter.tell,
+            ensure_image=ensure_image,
+        )
+        self._background: asyncio.TaskGroup | None = None
+        self._obeying = asyncio.Lock()
+        self._stopped_lately: deque[float] = deque()  # boot time of a reconciler's stops
+        self._cleaning: dict[str, asyncio.Event] = {}
+        self._is_adopted = False
+        self._wanted_hash: bytes | None = None
+        reporter.on_removed = self._forget
+
+    @property
+    def wanted_hash(self) -> bytes:
+        """The hash of what this node believes is wanted of it.
+
+        Empty when something was lost that a scheduler has to send again.
+        """
+        if self._journal.lacks_secrets():
+            return b""
+        if self._wanted_hash is None:
+            journal = self._journal
+            self._wanted_hash = digests.wanted_hash(
+                want.assignment
+                for task, want in journal.wanted.items()
+                if want.is_listed and task not in journal.leaving
+            )
+        return self._wanted_hash
+
+    @property
+    def unknown_containers(self) -> tuple[str, ...]:
+        """The tasks whose containers are here without a scheduler's word."""
+        unlisted = [task for task, want in self._journal.wanted.items() if not want.is_listed]
+        return tuple(sorted({*self.unknown, *unlisted}))
+
+    @property
+    def conditions(self) -> tuple[Condition, ...]:
+        """Whether removals are held."""
+        held = sorted(task for task, leave in self._journal.leaving.items() if leave.is_held)
+        if not held:
+            return ()
+        some = ", ".join(held[:5]) + (" …" if len(held) > 5 else "")
+        sentence = (
+            f"{len(held)} tasks were to be removed at once by no operator's word; they run on"
+            f" until one removes them: {some}"
+        )
+        return (Condition(name="mass-stop", ok=False, message=sentence),)
+
+    # ---------------------------------------------------------------- what runs here
+
+    async def run(self) -> None:
+        """Adopt what is here and keep all tasks where they are wanted, until cancelled."""
+        async with asyncio.TaskGroup() as background:
+            self._background = background
+            await self._adopt()
+            background.create_task(self._watch(), name="runtime events")
+            background.create_task(self._sweep(), name="sweep")
+
+    async def _adopt(self) -> None:
+        seen = {each.task: each for each in await self._list()}
+        journal = self._journal
+        was_rebooted = bool(journal.boot_id) and journal.boot_id != self._boot_id
+        # First what is here, then what has to be started, the most important first; tasks
+        # of the same priority in the order in which they were told.
+        tasks = list(dict.fromkeys([*journal.wanted, *journal.leaving]))
+        for task in sorted(tasks, key=lambda task: (task not in seen, -self._priority(task))):
+            self._take_on(task, seen.pop(task, None), was_rebooted=was_rebooted)
+        journal.booted(self._boot_id)
+        self.unknown = seen
+        self._is_adopted = True
+        self._reporter.be_whole()
+        log.info(
+            "adopted", tasks=len(self.runners), unknown=sorted(seen), after_reboot=was_rebooted
+        )
+
+    async def _list(self) -> tuple[Seen, ...]:
+        while True:
+            try:
+                return await self._means.runtime.list()
+            except RuntimeFailure as error:
+                log.warning("cannot list containers; tries again", error=str(error))
+                await asyncio.sleep(jittered(RETRY_SECONDS, self._means.randomness))
+
+    def _take_on(self, task: TaskId, seen: Seen | None, *, was_rebooted: bool = False) -> None:
+        desired = self._desired(task)
+        if desired is None:
+            if seen is not None:
+                self.unknown[task] = seen  # it is held by the brake, and has no record
+            return
+        work = self._work(task)
+        record = self._journal.records.get(task, Record())
+        if was_rebooted and work is not None:
+            spec = work.generation.spec
+            wish = steps.Wish(desired=desired, restart=spec.restart, is_job=spec.mode.is_job)
+            record = steps.rebooted(wish, record, seen, self._now())
+        if seen is None:
+            record = replace(record, prepared=False)
+        runner = Runner(self._means, task, work=work, desired=desired, record=record, seen=seen)
+        self.runners[task] = runner
+        assert self._background is not None  # tasks are taken on after `run` began
+        self._background.create_task(self._keep(runner), name=task)
+
+    async def _keep(self, runner: Runner) -> None:
+        want = self._journal.wanted.get(runner.task)
+        stack = want.assignment.stack if want is not None else ""
+        if cleaning := self._cleaning.get(stack):
+            await cleaning.wait()
+        await runner.run()
+        if self.runners.get(runner.task) is runner:
+            del self.runners[runner.task]
+        if stack and not self._is_used(stack) and stack not in self._cleaning:
+            await self._clean(stack)
+
+    def _is_used(self, stack: str) -> bool:
+        return any(
+            task in self.runners and want.assignment.stack == stack
+            for task, want in self._journal.wanted.items()
+        )
+
+    async def _clean(self, stack: str) -> None:
+        """Remove what only the stack needed; its next task waits until that is done."""
+        done = self._cleaning[stack] = asyncio.Event()
+        try:
+            await self._means.runtime.clean(stack)
+        except RuntimeFailure as error:
+            # What is left costs little, and goes with the stack's next last task.
+            log.warning("cannot clean up after a stack", stack=stack, error=str(error))
+        finally:
+            del self._cleaning[stack]
+            done.set()
+
+    def _publish(self, status: TaskStatus) -> None:
+        self._reporter.put(status)
+        want = self._journal.wanted.get(status.task)
+        if status.state is TaskState.RUNNING and want is not None:
+            for name in self._volumes(want.assignment):
+                self._reporter.made(
+                    Volume(
+                        stack=want.assignment.stack,
+                        name=name,
+                        node=NodeId(""),
+                        created_ms=self._means.clock.wall_ms(),
+                    )
+                )
+
+    def _volumes(self, assignment: Assignment) -> list[str]:
+        generation = self._journal.spec(assignment)
+        if generation is None:
+            return []
+        external = {
+            volume.name
+            for volume in self._journal.stack(assignment.stack).volumes
+            if volume.external_name
+        }
+        return [
+            mount.source
+            for mount in generation.spec.container.mounts
+            if mount.kind is MountKind.VOLUME and mount.source and mount.source not in external
+        ]
+
+    def _forget(self, task: TaskId) -> None:
+        if task not in self.runners:
+            self._journal.forget(task)
+            self._wanted_hash = None
+
+    # ---------------------------------------------------------------- orders
+
+    async def obey(self, orders: Orders) -> Verdict:
+        """Write orders down, then act on them. Raises OSError when they cannot be written.
+
+        Nothing is done for any verdict but OBEY.
+        """
+        async with self._obeying:
+            journal = self._journal
+            verdict = rules.judge(orders, seen=journal.seen, floor=journal.floor)
+            if verdict is not Verdict.OBEY:
+                return verdict
+            if not orders.is_complete and self._lacks_spec(orders):
+                return Verdict.GAP
+            wanted = self._wanted(orders)
+            leaving = [self._leaving(tombstone) for tombstone in orders.tombstones]
+            # Held and obeyed are told apart before anything is written.
+            leaving = self._brake(leaving)
+            await journal.order(
+                orders.order,
+                wanted=wanted,
+                leaving=leaving,
+                specs=orders.specs,
+                stacks=orders.stacks,
+                files=orders.files,
+            )
+            self._wanted_hash = None
+            self._act(orders, wanted, leaving)
+            return Verdict.OBEY
+
+    def _lacks_spec(self, orders: Orders) -> bool:
+        told = {(each.service, each.generation) for each in orders.specs}
+        return any(
+            self._journal.spec(task) is None
+            and (task.task.rsplit("/", 2)[0], task.generation) not in told
+            for task in orders.tasks
+        )
+
+    def _wanted(self, orders: Orders) -> list[Wanted]:
+        """What differs from the journal, and what a complete message leaves out."""
+        journal = self._journal
+        changed = [
+            Wanted(assignment=assignment)
+            for assignment in orders.tasks
+            if journal.wanted.get(assignment.task) != Wanted(assignment=assignment)
+            or assignment.task in journal.leaving
+        ]
+        if not orders.is_complete:
+            return changed
+        told = {assignment.task for assignment in orders.tasks}
+        told |= {tombstone.task for tombstone in orders.tombstones}
+        left_out = [
+            replace(want, is_listed=False)
+            for task, want in journal.wanted.items()
+            if task not in told and want.is_listed and task not in journal.leaving
+        ]
+        if left_out:
+            names = [want.assignment.task for want in left_out]
+            log.warning("orders leave out tasks that are here; they run on", tasks=names)
+        return changed + left_out
+
+    def _leaving(self, tombstone: Tombstone) -> Leaving:
+        known = self._journal.leaving.get(tombstone.task)
+        # What is held stays held until an operator says it, and what goes goes.
+        is_held = known is not None and known.is_held and tombstone.cause is Cause.RECONCILER
+        return Leaving(tombstone=tombstone, is_held=is_held)
+
+    def _brake(self, leaving: list[Leaving]) -> list[Leaving]:
+        now = self._means.clock.boottime()
+        while self._stopped_lately and self._stopped_lately[0] < now - BRAKE_WINDOW_SECONDS:
+            self._stopped_lately.popleft()
+        fresh = [
+            leave.tombstone
+            for leave in leaving
+            if not leave.is_held and leave.tombstone.task not in self._journal.leaving
+        ]
+        running = {task for task, runner in self.runners.items() if runner.is_alive}
+        running |= {task for task, seen in self.unknown.items() if steps.is_alive(seen)}
+        held = rules.held(fresh, running, stopped_lately=len(self._stopped_lately))
+        for tombstone in fresh:
+            is_stop = tombstone.cause is Cause.RECONCILER and tombstone.task in running
+            if is_stop and tombstone.task not in held:
+                self._stopped_lately.append(now)
+        if held:
+            self._reporter.tell(
+                Event(
+                    at_ms=self._means.clock.wall_ms(),
+                    kind="node",
+                    reason="MassStopHeld",
+                    message=f"the removal of {len(held)} running tasks at once is held until an"
+                    " operator removes them",
+                )
+            )
+            log.warning("a mass removal is held", tasks=sorted(held))
+        return [
+            replace(leave, is_held=True) if leave.tombstone.task in held else leave
+            for leave in leaving
+        ]
+
+    def _act(self, orders: Orders, wanted: list[Wanted], leaving: list[Leaving]) -> None:
+        if not self._is_adopted:
+            return  # adoption acts on all that is journalled
+        stacks = {stack.name for stack in orders.stacks} | {file.stack for file in orders.files}
+        touched = dict.fromkeys(want.assignment.task for want in wanted)
+        touched |= dict.fromkeys(leave.tombstone.task for leave in leaving)
+        touched |= dict.fromkeys(
+            task for task, want in self._journal.wanted.items() if want.assignment.stack in stacks
+        )
+        for task in touched:
+            desired = self._desired(task)
+            if runner := self.runners.get(task):
+                if desired is not None:
+                    runner.order(self._work(task), desired)
+            else:
+                self._take_on(task, self.unknown.pop(task, None))
+
+    def _desired(self, task: TaskId) -> Desired | None:
+        leave = self._journal.leaving.get(task)
+        if leave is not None and not leave.is_held:
+            return Desired.REMOVED
+        want = self._journal.wanted.get(task)
+        return want.assignment.desired if want is not None else None
+
+    def _work(self, task: TaskId) -> Work | None:
+        want = self._journal.wanted.get(task)
+        generation = self._journal.spec(want.assignment) if want is not None else None
+        if want is None or generation is None:
+            return None
+        stack = self._journal.stack(want.assignment.stack)
+        return Work(
+            assignment=want.assignment,
+            generation=generation,
+            networks=stack.networks,
+            volumes=stack.volumes,
+            files=self._journal.files(stack.name),
+        )
+
+    def _priority(self, task: TaskId) -> int:
+        work = self._work(task)
+        return work.generation.spec.priority if work is not None else 0
+
+    def _now(self) -> steps.Now:
+        clock = self._means.clock
+        return steps.Now(boot_ms=int(clock.boottime() * 1000), wall_ms=clock.wall_ms())
+
+    # ---------------------------------------------------------------- events
+
+    async def _watch(self) -> None:
+        while True:
+            try:
+                async for event in self._means.runtime.events():
+                    if event.task is None:
+                        await self._look_at_all()
+                    elif runner := self.runners.get(event.task):
+                        runner.notice(event.action)
+                    elif event.task in self.unknown or event.action == "start":
+                        await self._look_at_all()
+            except RuntimeFailure as error:
+                log.warning("lost the runtime's events; listens again", error=str(error))
+            await asyncio.sleep(jittered(RETRY_SECONDS, self._means.randomness))
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(jittered(SWEEP_SECONDS, self._means.randomness))
+            await self._look_at_all()
+
+    async def _look_at_all(self) -> None:
+        """Wake the runners whose containers are not as they were last seen."""
+        try:
+            seen = {each.task: each for each in await self._means.runtime.list()}
+        except Unavailable:
+            return  # the sweep and the next event come
+        for task, runner in self.runners.items():
+            if _gist(seen.pop(task, None)) != _gist(runner.seen):
+                runner.notice()
+        gone = self._journal.leaving
+        self.unknown = {task: each for task, each in seen.items() if task not in gone}
+
+
+def _gist(seen: Seen | None) -> object:
+    return (seen.container_id, seen.phase, seen.health) if seen is not None else None
