@@ -10,6 +10,7 @@ All backends (memory, sqlite, etcd) pass `tests/contract/test_store.py`.
     StoreError
     ├── Conflict      a record is not at the version that the writer saw: look again
     ├── Fenced        the writer leads no more: stop, drop all authority
+    ├── LeaseGone     the lease of a write has ended: nothing was written, grant a new one
     ├── Compacted     the revision asked for is gone from the history: list anew
     ├── Unavailable   the store does not answer, or refuses writes: nothing was written
     ├── Ambiguous     it is not known whether the commit took place: read `write_id` back
@@ -26,10 +27,14 @@ ANY = -1
 """An expected version that matches whatever there is, also nothing."""
 ABSENT = 0
 """An expected version that matches only a key that does not exist."""
+EMPTY_REVISION = 1
+"""The revision of a store that was never written, as etcd has it; the first commit is 2."""
 LEADER_KEY = "leader"
 """The key whose create-revision is the epoch."""
 WRITE_ID_KEY = "meta/write-id/"
 """Prefix of the keys under which a writer leaves the id of its last commit."""
+OPERATIONS_MAX = 120
+"""Writes in one commit, the same for all backends: etcd's stock limit is 128."""
 
 
 class StoreError(Exception):
@@ -47,6 +52,15 @@ class Conflict(StoreError):
 
 class Fenced(StoreError):
     """The leader key is not the one that this writer holds."""
+
+
+class LeaseGone(StoreError):
+    """The lease that a write names has ended or never was. Nothing was written."""
+
+    def __init__(self, lease: int) -> None:
+        """`lease`: the one that is gone."""
+        super().__init__(f"lease {lease} has ended")
+        self.lease = lease
 
 
 class Compacted(StoreError):
@@ -150,9 +164,10 @@ class Store(Protocol):
     async def commit(self, writes: Sequence[Write], fence: Fence | None = None) -> int:
         """Make all writes, or none, durably, and return their revision.
 
-        Raises Conflict, Fenced, Unavailable, Ambiguous; ValueError for more than
-        `operations_max` writes or a key written twice. A commit without writes checks
-        the fence and returns the present revision.
+        Raises Fenced, Conflict, LeaseGone (looked for in this order), Unavailable,
+        Ambiguous; ValueError for more than `operations_max` writes, an empty key or a key
+        written twice. A commit without writes checks the fence and returns the present
+        revision, as does one that only deletes what is not there.
         """
         ...
 
