@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-import functools
 import types
 import typing
 from collections.abc import Callable
@@ -109,8 +108,17 @@ class _Plan:
         return self.kind(**{name: read(message) for name, read in self.readers})
 
 
-@functools.cache
+_PLANS: dict[type, _Plan] = {}
+
+
 def _plan(kind: type) -> _Plan:
+    plan = _PLANS.get(kind)
+    if plan is None:
+        plan = _PLANS[kind] = _derive(kind)
+    return plan
+
+
+def _derive(kind: type) -> _Plan:
     hints = typing.get_type_hints(kind)
     writers: list[tuple[str, Encode]] = []
     readers: list[tuple[str, Decode]] = []
@@ -225,7 +233,5 @@ def _scalar(
 
     if optional or descriptor.has_presence:
         # What a client left out means what the value's own default means.
-        return write, lambda message: (
-            getattr(message, name) if message.HasField(name) else default
-        )
+        return write, lambda message: getattr(message, name) if message.HasField(name) else default
     return write, lambda message: getattr(message, name)

@@ -149,8 +149,8 @@ def mermaid() -> str:
             for new in sorted(news, key=lambda state: state.value):
                 note = ", attempt + 1" if new.value < old.value else ""
                 lines.append(f"    {old.name} --> {new.name}: {name}{note}")
-    for state in sorted(TERMINAL, key=lambda state: state.value):
-        lines.append(f"    {state.name} --> [*]")
+    ends = sorted(TERMINAL, key=lambda state: state.value)
+    lines.extend(f"    {state.name} --> [*]" for state in ends)
     return "\n".join(lines)
 
 

@@ -187,7 +187,9 @@ class FileMount:
     uid: str = ""
     gid: str = ""
     mode: int = 0o444
-    digest: str = ""  # sha256 of the content, hex; the scheduler fills it in: which edition is meant
+    digest: str = (
+        ""  # sha256 of the content, hex; the scheduler fills it in: which edition is meant
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
