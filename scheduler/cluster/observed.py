@@ -9,7 +9,7 @@ the absence of a status here. `dispatch` is the one writer of statuses and liven
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from homeport.lifecycle import TERMINAL, TaskState, Writer, is_legal
 from homeport.model import (
@@ -147,6 +147,22 @@ class Observed:
         """Replace what is known of a node's agent."""
         self.liveness[node] = liveness
         self.sequence += 1
+
+    def touch(self, node: NodeId, liveness: Liveness) -> None:
+        """Replace what is known of a node's agent where nothing changed that anybody watches."""
+        self.liveness[node] = liveness
+
+    def put_node_status(self, node: NodeId, status: NodeStatus) -> None:
+        """Take in what a node says of itself; only changed conditions are news to watchers."""
+        old = self.node(node)
+        new = replace(old, status=status)
+        if (old.status.conditions, old.status.unknown_containers) == (
+            status.conditions,
+            status.unknown_containers,
+        ):
+            self.touch(node, new)
+        else:
+            self.put_liveness(node, new)
 
     def put_waiting(self, service: ServiceId, slots: dict[int, Waiting]) -> None:
         """Replace the waiting slots of a service."""

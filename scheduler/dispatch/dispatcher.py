@@ -1,0 +1,358 @@
+"""The agents' side of a leader: who is connected, who is silent, and what changed for whom.
+
+Exists for one epoch. The mirror tells it of every commit; it marks the sessions concerned
+and leaves the sending to them. It is the one writer of liveness and statuses.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
+
+import structlog
+
+from homeport import codec
+from homeport.digests import running_hash
+from homeport.model import Inventory, Node, NodeId, NodeState, OrderId, Task, TaskId, TaskStatus
+from homeport.seams import Refused, Stream, identifier
+from homeport.v1 import dispatcher_pb2
+from scheduler.cluster.observed import Liveness
+from scheduler.config import Timers
+from scheduler.dispatch import heartbeat, joining, liveness
+from scheduler.dispatch.bulk import Bulk
+from scheduler.dispatch.session import Session
+from scheduler.store.authority import Authority
+from scheduler.store.base import Conflict, StoreError
+from scheduler.store.images import Images
+from scheduler.store.mirror import MirrorChange
+
+JOIN_TRIES = 5
+REFUSED_RETRY_MS = 30_000
+FAREWELL_SECONDS = 1.0
+
+log = structlog.get_logger(__name__)
+
+
+class Dispatcher:
+    """All sessions of one epoch."""
+
+    def __init__(
+        self,
+        authority: Authority,
+        *,
+        schedulers: Callable[[], tuple[str, ...]],
+        images: Images | None = None,
+    ) -> None:
+        """`schedulers`: the addresses that agents are told, best first."""
+        self.bulk = Bulk(authority.randomness, self._post, images)
+        self.sessions: dict[NodeId, Session] = {}
+        self._authority = authority
+        self._schedulers = schedulers
+        self._heard: dict[NodeId, dict[TaskId, TaskStatus]] = {}
+        self._boots: dict[NodeId, liveness.Boots] = {}
+        self._lenient: dict[NodeId, float] = {}
+        self._news = asyncio.Event()  # a node's state changed: its next deadline is another
+        self._empty = asyncio.Event()
+        self._empty.set()
+        self._is_closing = False
+        now = authority.clock.boottime()
+        self._nodes = 0
+        for node in authority.mirror.tables.nodes():
+            self._nodes += 1
+            authority.observed.put_liveness(node.id, liveness.unheard(now))
+        self._unsubscribe = authority.mirror.subscribe(self._committed)
+
+    @property
+    def timers(self) -> Timers:
+        """The timers for as many nodes as there are."""
+        return self._authority.timers.scaled(self._nodes)
+
+    # ------------------------------------------------------------ the silence of nodes
+
+    async def run(self) -> None:
+        """Notice silent nodes, until cancelled."""
+        observed, clock = self._authority.observed, self._authority.clock
+        while True:
+            now = clock.boottime()
+            timers = self.timers
+            for node, each in list(observed.liveness.items()):
+                is_lenient = self._lenient.get(node, 0.0) > now
+                changed = liveness.overdue(each, now, timers, lenient=is_lenient)
+                if changed is not None:
+                    self._set(node, changed)
+            self._news.clear()
+            due = liveness.next_check(observed.liveness, timers, self._lenient, now)
+            try:
+                async with asyncio.timeout(max(0.05, due - now)):
+                    await self._news.wait()
+            except TimeoutError:
+                pass
+
+    def _set(self, node: NodeId, new: Liveness) -> None:
+        """Keep what is thought of a node, and tell those whom a change concerns."""
+        authority = self._authority
+        old = authority.observed.node(node)
+        if (old.state, old.reported, old.session) == (new.state, new.reported, new.session):
+            authority.observed.touch(node, new)
+            return
+        authority.observed.put_liveness(node, new)
+        if old.state is not new.state:
+            self._news.set()
+            self._tell_state(node, old, new)
+            authority.dirt.node(node)
+            authority.dirt.capacity = True
+        if new.reported and not old.reported:
+            authority.dirt.node(node)
+            for task in authority.mirror.tables.tasks_of_node(node):
+                authority.dirt.service(task.service)
+        if authority.dirt:
+            authority.wake()
+
+    def _tell_state(self, node: NodeId, old: Liveness, new: Liveness) -> None:
+        stored = self._authority.mirror.tables.node(node)
+        name = stored.name if stored is not None else node
+        silent = self._authority.clock.boottime() - old.last_seen
+        sentences = {
+            NodeState.READY: (
+                f"node {name} is ready"
+                if old.state is NodeState.UNKNOWN
+                else f"node {name} is back after {silent:.1f} s"
+            ),
+            NodeState.SUSPECT: (
+                f"node {name} has been silent for {silent:.1f} s; its replicas may be replaced"
+                if silent >= 1
+                else f"node {name} says that it goes down"
+            ),
+            NodeState.DOWN: f"node {name} has been silent for {silent:.1f} s and is taken for down",
+            NodeState.UNKNOWN: f"nothing has been heard of node {name}",
+        }
+        message = sentences[new.state]
+        log.info("node state changed", node=name, state=new.state.name, was=old.state.name)
+        reason = f"Node{new.state.name.capitalize()}"
+        self._authority.tell("node", name, reason, message, node=name)
+
+    def _alive(self, node: NodeId) -> None:
+        clock = self._authority.clock
+        now = clock.boottime()
+        old = self._authority.observed.node(node)
+        if old.state is NodeState.SUSPECT and node in self.sessions:
+            self._lenient[node] = now + liveness.LENIENT_SECONDS
+        self._set(node, liveness.seen(old, now, clock.wall_ms()))
+
+    # ------------------------------------------------------------ what was committed
+
+    def _committed(self, changes: Sequence[MirrorChange]) -> None:
+        for change in changes:
+            record = change.new if change.new is not None else change.old
+            if isinstance(record, Task):
+                if change.new is None:
+                    self._authority.observed.forget(record.id)
+                    self._heard.get(record.node, {}).pop(record.id, None)
+                if session := self.sessions.get(record.node):
+                    session.mark(record.id)
+            elif isinstance(record, Node):
+                self._node_committed(record, change)
+
+    def _node_committed(self, node: Node, change: MirrorChange) -> None:
+        if change.new is None:
+            self._nodes -= 1
+            self._authority.observed.liveness.pop(node.id, None)
+            self._heard.pop(node.id, None)
+            self._boots.pop(node.id, None)
+            if session := self.sessions.get(node.id):
+                session.end(
+                    f"node {node.name} was removed from the cluster",
+                    retry_after_ms=REFUSED_RETRY_MS,
+                )
+        elif change.old is None:
+            self._nodes += 1
+            now = self._authority.clock.boottime()
+            self._authority.observed.put_liveness(node.id, liveness.unheard(now))
+            self._news.set()
+
+    # ------------------------------------------------------------ the lanes
+
+    async def join(self, request: dispatcher_pb2.JoinRequest) -> dispatcher_pb2.JoinResponse:
+        """Give a machine its identity. Raises Refused, StoreError."""
+        authority = self._authority
+        try:
+            inventory = codec.from_message(Inventory, request.inventory)
+        except codec.CodecError as error:
+            raise Refused(f"the inventory cannot be read: {error}") from error
+        wish = joining.Wish(
+            name=request.name,
+            inventory=inventory,
+            node_id=NodeId(request.node_id),
+            request_id=request.request_id,
+        )
+        for _ in range(JOIN_TRIES):
+            cluster = authority.mirror.tables.cluster
+            assert cluster is not None, "the cluster's record is made before anything is served"
+            verdict = joining.decide(
+                authority.mirror.tables,
+                cluster,
+                wish,
+                minted=identifier(authority.randomness, 32),
+                now_ms=authority.clock.wall_ms(),
+            )
+            if isinstance(verdict, joining.Turned):
+                raise Refused(verdict.reason)
+            if verdict.changes:
+                try:
+                    await authority.commit(verdict.changes)
+                except Conflict:
+                    continue  # another machine joined at the same moment
+                authority.tell(
+                    "node", verdict.node.name, "NodeJoined", f"node {verdict.node.name} joined"
+                )
+            return dispatcher_pb2.JoinResponse(
+                cluster_id=cluster.id,
+                node_id=verdict.node.id,
+                name=verdict.node.name,
+                incarnation=cluster.incarnation,
+                schedulers=self._schedulers(),
+            )
+        raise StoreError("many machines join at once; try again")
+
+    async def heartbeat(self, stream: Stream, requests: AsyncIterator[Any]) -> None:
+        """Serve one heartbeat lane until it ends."""
+        async for request in requests:
+            response = heartbeat.answer(
+                self._authority,
+                request,
+                self.sessions.get(NodeId(request.node_id)),
+                self.timers,
+                self._schedulers(),
+                self._alive,
+            )
+            if response is not None:
+                await stream.send(response)
+
+    async def session(self, stream: Stream, hello: Any, requests: AsyncIterator[Any]) -> None:
+        """Serve one session, whose hello has been read, until it ends."""
+        refusal = self._refusal(hello)
+        if refusal is not None:
+            farewell = dispatcher_pb2.Farewell(reason=refusal, retry_after_ms=REFUSED_RETRY_MS)
+            await stream.send(dispatcher_pb2.SessionResponse(farewell=farewell))
+            return
+        node = NodeId(hello.node_id)
+        heard = self._heard.setdefault(node, {})
+        session = Session(self._authority, node, hello.session_id, hello.boot_id, stream, heard)
+        self._replace(session)
+        clock = self._authority.clock
+        old = self._authority.observed.node(node)
+        opened = liveness.opened(
+            old,
+            clock.boottime(),
+            clock.wall_ms(),
+            session=hello.session_id,
+            boot_id=hello.boot_id,
+        )
+        self._set(node, opened)
+        knows = opened.reported and running_hash(heard.values()) == hello.running_hash
+        session.post(self._welcome(node, send_report=not knows))
+        try:
+            if hello.HasField("inventory"):
+                try:
+                    inventory = codec.from_message(Inventory, hello.inventory)
+                except codec.CodecError as error:
+                    log.warning("an inventory cannot be read", node=node, why=str(error))
+                else:
+                    await session.take_inventory(inventory)
+            await session.run(requests, self._taken_in)
+        finally:
+            self._ended(session)
+
+    def _refusal(self, hello: Any) -> str | None:
+        order = self._authority.order()
+        node = NodeId(hello.node_id)
+        if hello.cluster_id != order.cluster:
+            return (
+                f"this is cluster {order.cluster}, and the agent belongs to {hello.cluster_id}:"
+                " give it this cluster's schedulers, or empty its state directory to join here"
+            )
+        if self._authority.mirror.tables.node(node) is None:
+            return f"node {node} was removed; empty the agent's state directory to join anew"
+        if codec.from_message(OrderId, hello.seen).order[:2] > order.order[:2]:
+            return "this scheduler is behind what the agent has seen; it tries the next one"
+        boots = self._boots.setdefault(node, liveness.Boots())
+        now = self._authority.clock.boottime()
+        if liveness.identity(boots, hello.boot_id, now) is liveness.Identity.DUPLICATE:
+            reason = (
+                f"two machines use the identity of node {node}, as a copied state directory does:"
+                " stop one of them and empty its state directory"
+            )
+            log.error("duplicate identity", node=node, boot=hello.boot_id)
+            self._authority.tell("node", node, "DuplicateIdentity", reason, node=node)
+            return reason
+        liveness.booted(boots, hello.boot_id, now)
+        return None
+
+    def _replace(self, session: Session) -> None:
+        older = self.sessions.get(session.node)
+        if older is not None:
+            older.end("a newer session of this node takes its place")
+        self.sessions[session.node] = session
+        self._empty.clear()
+        if self._is_closing:
+            session.end("this scheduler leads no more")
+
+    def _welcome(self, node: NodeId, *, send_report: bool) -> dispatcher_pb2.SessionResponse:
+        stored = self._authority.mirror.tables.node(node)
+        assert stored is not None, "checked by _refusal"
+        timers = self.timers
+        welcome = dispatcher_pb2.Welcome(
+            node_lease_ms=round(timers.node_lease_seconds * 1000),
+            heartbeat_ms=round(timers.heartbeat_seconds * 1000),
+            node_name=stored.name,
+            schedulers=self._schedulers(),
+            send_report=send_report,
+        )
+        codec.fill(welcome.order, self._authority.order())
+        return dispatcher_pb2.SessionResponse(welcome=welcome)
+
+    def _taken_in(self, session: Session, is_complete: bool) -> None:
+        if self.sessions.get(session.node) is not session:
+            return
+        self._alive(session.node)
+        if is_complete:
+            old = self._authority.observed.node(session.node)
+            self._set(session.node, liveness.reported(old))
+
+    def _ended(self, session: Session) -> None:
+        if self.sessions.get(session.node) is not session:
+            return  # a newer one has taken its place
+        del self.sessions[session.node]
+        if not self.sessions:
+            self._empty.set()
+        node = session.node
+        if node not in self._authority.observed.liveness:
+            return  # removed
+        old = liveness.closed(self._authority.observed.node(node), session.id)
+        goodbye = session.goodbye
+        if goodbye is not None:
+            if goodbye.kind == dispatcher_pb2.GOODBYE_KIND_AGENT_RESTARTING:
+                old = liveness.restarting(old)
+            else:
+                old = liveness.going_down(old, self._authority.clock.boottime())
+        self._set(node, old)
+
+    def _post(self, node: NodeId, message: dispatcher_pb2.SessionResponse) -> bool:
+        session = self.sessions.get(node)
+        if session is None:
+            return False
+        session.post(message)
+        return True
+
+    async def close(self, reason: str, *, leader: str = "") -> None:
+        """Say farewell to all agents and wait a moment until they have heard it."""
+        self._is_closing = True
+        self._unsubscribe()
+        for session in list(self.sessions.values()):
+            session.end(reason, leader=leader)
+        try:
+            async with asyncio.timeout(FAREWELL_SECONDS):
+                await self._empty.wait()
+        except TimeoutError:
+            log.info("some agents did not hear the farewell", agents=len(self.sessions))

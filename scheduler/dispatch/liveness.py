@@ -1,0 +1,143 @@
+"""What signs of life, and their absence, say about a node.
+
+Times are the scheduler's boot time in seconds. A newcomer's mistake: judging a node by
+what this leader did not observe. A node that has not been heard in this epoch is UNKNOWN,
+counts as last seen when the epoch began, and is never SUSPECT.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from homeport.model import NodeId, NodeState
+from scheduler.cluster.observed import Liveness
+from scheduler.config import Timers
+
+LENIENT_SECONDS = 3600.0
+"""How long a node that was suspected falsely is given twice the time."""
+LENIENT_MAX_SECONDS = 15.0
+ALTERNATION_SECONDS = 600.0
+
+
+def unheard(now: float) -> Liveness:
+    """A known node at the beginning of an epoch."""
+    return Liveness(state=NodeState.UNKNOWN, last_seen=now, since=now)
+
+
+def opened(old: Liveness, now: float, now_ms: int, *, session: str, boot_id: str) -> Liveness:
+    """The node's agent opened a session. What it runs is known once it has reported."""
+    return replace(
+        seen(old, now, now_ms),
+        session=session,
+        boot_id=boot_id,
+        reported=old.reported and old.boot_id == boot_id,
+    )
+
+
+def seen(old: Liveness, now: float, now_ms: int) -> Liveness:
+    """A sign of life came in."""
+    if old.state is NodeState.READY:
+        return replace(old, last_seen=now, last_seen_ms=now_ms, restarting=False)
+    return replace(
+        old,
+        state=NodeState.READY,
+        since=now,
+        last_seen=now,
+        last_seen_ms=now_ms,
+        restarting=False,
+    )
+
+
+def reported(old: Liveness) -> Liveness:
+    """A complete report came in: what is observed of the node's tasks can be relied upon."""
+    return old if old.reported else replace(old, reported=True)
+
+
+def closed(old: Liveness, session: str) -> Liveness:
+    """This session ended; the node itself may be well."""
+    return replace(old, session="") if old.session == session else old
+
+
+def restarting(old: Liveness) -> Liveness:
+    """The agent said that it restarts: its lease is kept, and its silence excused for a while."""
+    return replace(old, restarting=True)
+
+
+def going_down(old: Liveness, now: float) -> Liveness:
+    """The machine said that it goes down: replicas need not wait, exclusive tasks must."""
+    return replace(old, state=NodeState.SUSPECT, since=now)
+
+
+def overdue(old: Liveness, now: float, timers: Timers, *, lenient: bool = False) -> Liveness | None:
+    """What to think of a node that has been silent until `now`; None: the same as before."""
+    silent = now - old.last_seen
+    if silent >= timers.down_seconds:
+        return (
+            None if old.state is NodeState.DOWN else replace(old, state=NodeState.DOWN, since=now)
+        )
+    if old.state is NodeState.READY and silent >= threshold(old, timers, lenient=lenient):
+        return replace(old, state=NodeState.SUSPECT, since=now)
+    return None
+
+
+def threshold(old: Liveness, timers: Timers, *, lenient: bool) -> float:
+    """Seconds of silence after which a READY node is suspected."""
+    if old.restarting:
+        return timers.node_lease_seconds
+    if lenient:
+        return min(2 * timers.suspect_seconds, max(LENIENT_MAX_SECONDS, timers.suspect_seconds))
+    return timers.suspect_seconds
+
+
+def next_check(
+    liveness: Mapping[NodeId, Liveness], timers: Timers, lenient: Mapping[NodeId, float], now: float
+) -> float:
+    """Boot time at which `overdue` may next say something of one of these nodes."""
+    times = [now + timers.down_seconds]
+    for node, each in liveness.items():
+        if each.state is NodeState.READY:
+            is_lenient = lenient.get(node, 0.0) > now
+            times.append(each.last_seen + threshold(each, timers, lenient=is_lenient))
+        elif each.state is not NodeState.DOWN:
+            times.append(each.last_seen + timers.down_seconds)
+    return min(times)
+
+
+class Identity(enum.Enum):
+    """What another session of a node means."""
+
+    FIRST = 1  # there is none
+    REPLACES = 2  # the same machine again, or the same after a reboot
+    DUPLICATE = 3  # two machines that alternate under one identity
+
+
+@dataclass(slots=True)
+class Boots:
+    """Which boots a node's sessions came from; kept by the shell for each node."""
+
+    current: str = ""
+    replaced: dict[str, float] = field(default_factory=dict)  # boot id -> when it was replaced
+
+
+def identity(boots: Boots, boot_id: str, now: float) -> Identity:
+    """Judge a session of this boot. A machine never returns to an earlier boot of its own."""
+    if not boots.current:
+        return Identity.FIRST
+    if boot_id == boots.current:
+        return Identity.REPLACES
+    when = boots.replaced.get(boot_id)
+    if when is not None and now - when < ALTERNATION_SECONDS:
+        return Identity.DUPLICATE
+    return Identity.REPLACES
+
+
+def booted(boots: Boots, boot_id: str, now: float) -> None:
+    """Remember that a session of this boot was accepted."""
+    if boots.current and boots.current != boot_id:
+        boots.replaced[boots.current] = now
+        boots.replaced.pop(boot_id, None)
+        while len(boots.replaced) > 8:
+            del boots.replaced[next(iter(boots.replaced))]
+    boots.current = boot_id

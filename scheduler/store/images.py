@@ -1,0 +1,132 @@
+"""Image archives that were built by a client, kept on disk until agents have fetched them.
+
+Bytes are checked before anybody gets them: an archive is whole when its length and sha256
+are what its sender said. What was received stays over a restart, so that an interrupted
+hand-over goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import re
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
+
+CHUNK_BYTES = 256 * 1024
+
+_IMAGE_ID = re.compile(r"sha256:[0-9a-f]{64}")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+class ImageError(ValueError):
+    """Bytes or names that cannot be an image archive; a sentence for whoever sent them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Archive:
+    """A whole archive."""
+
+    path: Path
+    total_bytes: int
+    digest: str  # sha256 of the file, hex
+
+
+class Images:
+    """A folder of archives. File access has a thread of its own: cards and disks can hang."""
+
+    def __init__(self, folder: Path) -> None:
+        """The folder is made when the first archive comes."""
+        self._folder = folder
+        self._executor: ThreadPoolExecutor | None = None
+
+    async def whole(self, image_id: str) -> Archive | None:
+        """The archive of this image, if it is here and whole. Raises ImageError."""
+        return await self._run(lambda: self._whole(_name(image_id)))
+
+    async def received_bytes(self, image_id: str) -> int:
+        """How much of an unfinished archive is here. Raises ImageError."""
+        part = self._part(_name(image_id))
+        return await self._run(lambda: part.stat().st_size if part.exists() else 0)
+
+    async def append(self, image_id: str, offset: int, data: bytes) -> None:
+        """Write a piece; pieces come in order, and only where the last one ended."""
+        part = self._part(_name(image_id))
+
+        def write() -> None:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            have = part.stat().st_size if part.exists() else 0
+            if offset != have:
+                raise ImageError(f"{image_id}: the next byte is {have}, and {offset} was sent")
+            with part.open("ab") as file:
+                file.write(data)
+
+        await self._run(write)
+
+    async def finish(self, image_id: str, total_bytes: int, digest: str) -> Archive:
+        """Check what was received and offer it. Raises ImageError and drops what is damaged."""
+        name = _name(image_id)
+        if not _DIGEST.fullmatch(digest):
+            raise ImageError(f"{image_id}: archive_digest must be a sha256 in hex")
+
+        def check() -> Archive:
+            part = self._part(name)
+            found = hashlib.sha256()
+            length = 0
+            with part.open("rb") as file:
+                while block := file.read(1 << 20):
+                    found.update(block)
+                    length += len(block)
+                os.fsync(file.fileno())
+            if length != total_bytes or found.hexdigest() != digest:
+                part.unlink()
+                raise ImageError(
+                    f"{image_id}: the archive was damaged on its way ({length} of {total_bytes}"
+                    " bytes); send it again from the start"
+                )
+            whole = self._folder / f"{name}.{digest}.tar"
+            part.rename(whole)
+            return Archive(whole, length, digest)
+
+        return await self._run(check)
+
+    async def read(self, archive: Archive, offset: int) -> bytes:
+        """A piece of a whole archive."""
+
+        def read() -> bytes:
+            with archive.path.open("rb") as file:
+                file.seek(offset)
+                return file.read(CHUNK_BYTES)
+
+        return await self._run(read)
+
+    def close(self) -> None:
+        """End the thread."""
+        if self._executor is not None:
+            self._executor.shutdown(wait=False)
+
+    def _part(self, name: str) -> Path:
+        return self._folder / f"{name}.part"
+
+    def _whole(self, name: str) -> Archive | None:
+        for path in self._folder.glob(f"{name}.*.tar"):
+            digest = path.name.split(".")[1]
+            return Archive(path, path.stat().st_size, digest)
+        return None
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        if self._executor is None:
+            self._executor = ThreadPoolExecutor(1, thread_name_prefix="images")
+        return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+
+
+def _name(image_id: str) -> str:
+    if not _IMAGE_ID.fullmatch(image_id):
+        raise ImageError(f"{image_id!r} is no image id: it must be sha256: and 64 hex digits")
+    return image_id.removeprefix("sha256:")
