@@ -4,7 +4,7 @@ Agents tell it again at the start of every session, so a new leader knows the cl
 within one reconnect. Until a node has reported in this epoch, its tasks are *unknown*,
 and unknown is not stopped: no decision that ends, replaces or counts tasks may rest on
 the absence of a status here. `dispatch` is the one writer of statuses and liveness,
-`controller` the one writer of waiting slots.
+`controller` the one writer of waiting slots and of what rollouts have seen running.
 """
 
 from __future__ import annotations
@@ -105,6 +105,10 @@ class Observed:
         self.liveness: dict[NodeId, Liveness] = {}
         self.waiting: dict[ServiceId, dict[int, Waiting]] = {}
         self.events: list[Event] = []
+        # Of tasks under a rollout: (attempt, boot time) at which this leader first saw it
+        # running, and the boot time at which it had run or been healthy for long enough.
+        self.running: dict[TaskId, tuple[int, float]] = {}
+        self.proven: dict[TaskId, float] = {}
         self.sequence = 0  # of observed changes, for watches
         self._event_sequence = 0
 
@@ -140,6 +144,8 @@ class Observed:
 
     def forget(self, task: TaskId) -> None:
         """The task's record is gone."""
+        self.running.pop(task, None)
+        self.proven.pop(task, None)
         if self.statuses.pop(task, None) is not None:
             self.sequence += 1
 

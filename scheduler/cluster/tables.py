@@ -136,6 +136,10 @@ class View(Protocol):
         """All tasks: for a leader's first look and for tests, never in a cycle."""
         ...
 
+    def volumes(self) -> Iterator[Volume]:
+        """All volumes, in no order that means anything; as rarely as `tasks`."""
+        ...
+
 
 class Tables:
     """The stored objects and their indexes."""
@@ -416,6 +420,10 @@ class Tables:
         """See View."""
         return iter(self._tasks.values())
 
+    def volumes(self) -> Iterator[Volume]:
+        """See View."""
+        return (volume for places in self._volumes.values() for volume in places.values())
+
 
 def _pop(index: dict[K, dict[L, V]], outer: K, inner: L) -> V | None:
     """Take one entry out of a two-step index, leaving no empty step behind."""
@@ -579,6 +587,11 @@ class Overlay:
         """See View."""
         yield from self._over.tasks()
         yield from self._shown(self._base.tasks())
+
+    def volumes(self) -> Iterator[Volume]:
+        """See View."""
+        yield from self._over.volumes()
+        yield from self._shown(self._base.volumes())
 
     def _shown(self, found: Iterable[T]) -> list[T]:
         """Those of the base's records that no change speaks of."""

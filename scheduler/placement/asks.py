@@ -1,0 +1,70 @@
+"""What placement is asked, and what it answers.
+
+An Ask is one slot that wants a task; it names the task that would be made, so that a
+placement is assumed under its final id and the record's echo changes nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from homeport.model import NodeId, ServiceId, TaskId, task_id
+from scheduler.cluster.observed import Refusal
+from scheduler.placement.fleet import Held
+from scheduler.placement.requirements import Requirements
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """One task to be placed."""
+
+    service: ServiceId
+    slot: int
+    n: int
+    generation: int
+    needs: Requirements  # its requirement class
+    priority: int = 0
+    only: NodeId | None = None  # a global service's node, or where its data is
+    excluded: tuple[NodeId, ...] = ()  # where it failed because of the node
+    fixes_volumes: bool = True
+
+    @property
+    def task(self) -> TaskId:
+        """The id of the task that would be made."""
+        return task_id(self.service, self.slot, self.n)
+
+    @property
+    def kind(self) -> tuple[object, ...]:
+        """Asks of one kind find the same nodes feasible."""
+        return (self.needs, self.service, self.only, self.excluded, self.fixes_volumes)
+
+    @property
+    def order(self) -> tuple[object, ...]:
+        """The defined order of decisions: priority, class, service, slot."""
+        return (-self.priority, self.needs.order, self.service, self.slot, self.n)
+
+    def on(self, node: NodeId) -> Held:
+        """What the task would take on this node."""
+        return Held(
+            task=self.task,
+            service=self.service,
+            node=node,
+            needs=self.needs,
+            fixes_volumes=self.fixes_volumes,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placed:
+    """The chosen node; the fleet already counts the task there."""
+
+    ask: Ask
+    node: NodeId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unplaced:
+    """No node will do; why not, node by node in the order of names."""
+
+    ask: Ask
+    refusals: tuple[Refusal, ...]

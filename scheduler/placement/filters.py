@@ -1,0 +1,212 @@
+"""Can this task run on this node? One function per rule; None means yes.
+
+A rule answers with (needed, had) and nothing more: `words` makes a sentence of them when
+somebody asks. Rules only read. Adding one means a function here, a line in `ALL` and a
+sentence in `words`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from homeport.spec import Constraint, ConstraintOperator
+from scheduler.cluster.observed import Refusal
+from scheduler.placement import requirements
+from scheduler.placement.asks import Ask
+from scheduler.placement.fleet import Candidate, Fleet
+
+Answer = tuple[str, str] | None
+Rule = Callable[[Fleet, Ask, Candidate], Answer]
+
+ARCHITECTURES = {
+    "x86_64": "amd64",
+    "aarch64": "arm64",
+    "armv8": "arm64",
+    "armv7l": "arm",
+    "armv6l": "arm",
+    "i386": "386",
+    "i686": "386",
+}
+"""What kernels say → what images say."""
+
+
+def ready(fleet: Fleet, ask: Ask, node: Candidate) -> Answer:
+    """Its agent is connected and has reported."""
+    return None if node.ready else ("", "")
+
+
+def availability(fleet: Fleet, ask: Ask, node: Candidate) -> Answer:
+    """The operator lets it take new tasks."""
+    return None if node.active else ("", "")
+
+
+def this_node(fleet: Fleet, ask: Ask, node: Candidate) -> Answer:
+    """A global service's task, or one whose data is on a node, goes there only."""
+    return None if ask.only in (None, node.id) else (ask.only or "", "")
+
+
+def bind_source(fleet: Fleet, ask: Ask, node: Candidate) -> Answer:
+    """A bind source of the machine that ran apply is on that machine only."""
+    wanted = ask.needs.node
+    return None if wanted in ("", node.id, node.name) else (wanted, "")
+
+
+def driver(fleet: Fleet, ask: Ask, node: Candidate) -> Answer:
+    """Its agent has the runtime."""
+    if ask.needs.driver in node.drivers:
+        return None
+    return (ask.needs.driver.lower(), ", ".join(sorted(each.lower() for each in node.drivers)))
+
+
+def platform(fleet: Fleet, ask: Ask, node: Candidate) -> Answer:
+    """The image's platform is the machine's, where the spec names one."""
+    os, architecture = node.facts["node.platform.os"], node.facts["node.platform.arch"]
+    wanted = ask.needs
+    if (not wanted.os or wanted.os == os.lower()) and (
+        not wanted.architecture or _same_architecture(wanted.architecture, architecture)
+    ):
+        return None
+    return (f"{wanted.os or 'any'}/{wanted.architecture or 'any'}", f"{os}/{architecture}")
+
+
+def oci_runtime(fleet: Fleet, ask: Ask, node: Candidate) -> Answer:
+    """The engine has the named OCI runtime."""
+    wanted = ask.needs.oci_runtime
+    if not wanted or wanted in node.oci_runtimes:
+        return None
+    return (wanted, ", ".join(sorted(node.oci_runtimes)))
+
+
+def constraint(fleet: Fleet, ask: Ask, node: Candidate) -> Answer:
+    """Every constraint of the spec holds."""
+    for each in ask.needs.constraints:
+        if not holds(each, node.facts):
+            return (requirements.shown(each), node.facts.get(each.key, ""))
+    return None
+
+
+def excluded(fleet: Fleet, ask: Ask, node: Candidate) -> Answer:
+    """This generation did not fail here because of the node."""
+    return ("", "") if node.id in ask.excluded else None
+
+
+def volume(fleet: Fleet, ask: Ask, node: Candidate) -> Answer:
+    """The data of its local volumes is here, or nowhere yet."""
+    if not ask.fixes_volumes:
+        return None
+    for each in ask.needs.volumes:
+        homes = fleet.homes.get(each)
+        if homes and node.id not in homes:
+            names = sorted(
+                candidate.name if (candidate := fleet.candidates.get(home)) else home
+                for home in homes
+            )
+            return (each[1], ", ".join(names))
+    return None
+
+
+def cpu(fleet: Fleet, ask: Ask, node: Candidate) -> Answer:
+    """Enough cpu is not reserved."""
+    return _enough(ask.needs.cpu_millis, node.cpu_capacity - node.cpu_reserved)
+
+
+def memory(fleet: Fleet, ask: Ask, node: Candidate) -> Answer:
+    """Enough memory is not reserved."""
+    return _enough(ask.needs.memory_bytes, node.memory_capacity - node.memory_reserved)
+
+
+def pids(fleet: Fleet, ask: Ask, node: Candidate) -> Answer:
+    """Enough pids are not reserved; a node that does not say how many it has, has enough."""
+    if not node.pids_capacity:
+        return None
+    return _enough(ask.needs.pids, node.pids_capacity - node.pids_reserved)
+
+
+def disk(fleet: Fleet, ask: Ask, node: Candidate) -> Answer:
+    """Enough disk is not reserved; a node that does not say how much it has, has enough."""
+    if not node.disk_capacity:
+        return None
+    return _enough(ask.needs.disk_bytes, node.disk_capacity - node.disk_reserved)
+
+
+def ports(fleet: Fleet, ask: Ask, node: Candidate) -> Answer:
+    """No published port is taken."""
+    for wanted in ask.needs.ports:
+        for taken in node.ports:
+            if wanted.conflicts(taken):
+                return (f"{wanted.published}/{wanted.protocol}", taken.host_ip)
+    return None
+
+
+def tasks_per_node(fleet: Fleet, ask: Ask, node: Candidate) -> Answer:
+    """Not more tasks of the service than it allows on one node."""
+    most = ask.needs.tasks_per_node_max
+    here = node.count(ask.service)
+    return (str(most), str(here)) if most and here >= most else None
+
+
+ALL: dict[str, Rule] = {
+    "ready": ready,
+    "availability": availability,
+    "node": this_node,
+    "bind-source": bind_source,
+    "driver": driver,
+    "platform": platform,
+    "oci-runtime": oci_runtime,
+    "constraint": constraint,
+    "volume": volume,
+    "excluded": excluded,
+    "tasks-per-node": tasks_per_node,
+    "ports": ports,
+    "memory": memory,
+    "cpu": cpu,
+    "pids": pids,
+    "disk": disk,
+}
+"""Every rule by its name, in the order in which they are asked."""
+
+STATIC = ("bind-source", "driver", "platform", "oci-runtime", "constraint")
+"""Rules about what a node is, not about what is on it: they make a global service eligible."""
+
+
+def first_refusal(fleet: Fleet, ask: Ask, node: Candidate) -> Refusal | None:
+    """The first rule that says no."""
+    for name, rule in ALL.items():
+        if (answer := rule(fleet, ask, node)) is not None:
+            return Refusal(node=node.id, rule=name, needed=answer[0], had=answer[1])
+    return None
+
+
+def refusals(fleet: Fleet, ask: Ask, node: Candidate) -> tuple[Refusal, ...]:
+    """All rules that say no."""
+    return tuple(
+        Refusal(node=node.id, rule=name, needed=answer[0], had=answer[1])
+        for name, rule in ALL.items()
+        if (answer := rule(fleet, ask, node)) is not None
+    )
+
+
+def is_eligible(fleet: Fleet, ask: Ask, node: Candidate) -> bool:
+    """Whether the node is of the kind that the task needs, however full it is."""
+    return all(ALL[name](fleet, ask, node) is None for name in STATIC)
+
+
+def holds(constraint: Constraint, facts: dict[str, str]) -> bool:
+    """Whether a constraint is true of a node; an absent label equals nothing, not even ""."""
+    had = facts.get(constraint.key)
+    if constraint.key == "node.hostname":
+        same = constraint.value in (had, facts.get("hostname"))
+    elif constraint.key == "node.platform.arch":
+        same = _same_architecture(constraint.value, had or "")
+    else:
+        same = had == constraint.value
+    return same if constraint.operator is ConstraintOperator.EQ else not same
+
+
+def _same_architecture(one: str, other: str) -> bool:
+    one, other = one.lower(), other.lower()
+    return ARCHITECTURES.get(one, one) == ARCHITECTURES.get(other, other)
+
+
+def _enough(needed: int, free: int) -> Answer:
+    return (str(needed), str(max(free, 0))) if needed and needed > free else None

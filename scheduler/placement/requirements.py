@@ -1,0 +1,186 @@
+"""What a service's tasks need of a node, as one hashable value: the requirement class.
+
+Derived from the spec once per generation and shared by all its tasks. Tasks with equal
+requirements are interchangeable to the filters, which is what lets an engine compute
+feasibility once per class. A newcomer's mistake: looking at the spec in a filter. What
+filters need is here; a new rule starts with a new field.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+from homeport.model import Service, Stack
+from homeport.spec import (
+    Constraint,
+    ConstraintOperator,
+    Mount,
+    MountKind,
+    ServiceSpec,
+    VolumeSpec,
+)
+
+VolumeKey = tuple[str, str]
+"""(stack, name) of a named volume."""
+
+SHARED_TYPES = frozenset({"nfs", "nfs4", "cifs", "smb3", "glusterfs", "ceph", "9p", "sshfs"})
+"""Types of the `local` volume driver's mounts that every node can reach."""
+WITHOUT_DATA = ("/dev", "/proc", "/sys", "/run", "/var/run", "/etc/localtime")
+"""Host paths that are the machine's own: a writable bind of one keeps no data of the task."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostPort:
+    """A port that is taken on the node while the task is there."""
+
+    published: int
+    protocol: str = "tcp"
+    host_ip: str = ""  # empty: all addresses
+
+    def conflicts(self, other: HostPort) -> bool:
+        """Whether both cannot be bound on one machine."""
+        if (self.published, self.protocol) != (other.published, other.protocol):
+            return False
+        return self.host_ip == other.host_ip or _ALL & {self.host_ip, other.host_ip} != set()
+
+
+_ALL = {"", "0.0.0.0", "::", "[::]"}  # noqa: S104 (compared, not bound)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Requirements:
+    """All that placement asks of a node."""
+
+    driver: str = "DOCKER"
+    os: str = ""  # empty: any
+    architecture: str = ""
+    cpu_millis: int = 0
+    memory_bytes: int = 0
+    pids: int = 0
+    disk_bytes: int = 0
+    ports: tuple[HostPort, ...] = ()
+    constraints: tuple[Constraint, ...] = ()
+    spread: tuple[str, ...] = ()
+    tasks_per_node_max: int = 0
+    oci_runtime: str = ""
+    node: str = ""  # name or id of the one node that will do: holds a bind source
+    volumes: tuple[VolumeKey, ...] = ()  # data on one node's disk
+    data_on_node: bool = False  # a writable bind of a host's path
+    shared_data: bool = False  # writes to a volume that several nodes can reach
+
+    @property
+    def order(self) -> tuple[int, int, str]:
+        """The place of the class in the order of decisions: the hardest to fit first."""
+        return (-self.memory_bytes, -self.cpu_millis, _text(self))
+
+
+@functools.lru_cache(maxsize=4096)
+def _text(requirements: Requirements) -> str:
+    return repr(requirements)
+
+
+NOTHING = Requirements()
+"""Of a task whose spec cannot be read."""
+
+
+def of(spec: ServiceSpec, stack: Stack | None, stack_name: str) -> Requirements:
+    """What a task of this spec needs. `stack` tells which volumes are on one node's disk."""
+    return _of(spec, stack.volumes if stack is not None else (), stack_name)
+
+
+@functools.lru_cache(maxsize=1024)
+def _of(spec: ServiceSpec, stack_volumes: tuple[VolumeSpec, ...], stack_name: str) -> Requirements:
+    container = spec.container
+    volumes = {volume.name: volume for volume in stack_volumes}
+    named = [mount for mount in container.mounts if mount.kind is MountKind.VOLUME and mount.source]
+    reservations = spec.reservations
+    os, architecture = _platform(container.platform)
+    return Requirements(
+        driver=spec.driver.name,
+        os=os,
+        architecture=architecture,
+        cpu_millis=reservations.cpu_millis,
+        memory_bytes=reservations.memory_bytes,
+        pids=reservations.pids,
+        disk_bytes=reservations.disk_bytes,
+        ports=tuple(
+            sorted(
+                {
+                    HostPort(published=port.published, protocol=port.protocol, host_ip=port.host_ip)
+                    for port in container.ports
+                    if port.published
+                },
+                key=lambda port: (port.published, port.protocol, port.host_ip),
+            )
+        ),
+        constraints=spec.placement.constraints,
+        spread=spec.placement.spread,
+        tasks_per_node_max=spec.placement.max_replicas_per_node,
+        oci_runtime=container.oci_runtime,
+        node=spec.pin_node,
+        volumes=tuple(
+            sorted({(stack_name, m.source) for m in named if is_local(volumes.get(m.source))})
+        ),
+        data_on_node=any(_keeps_data(mount) for mount in container.mounts),
+        shared_data=any(
+            not mount.read_only and not is_local(volumes.get(mount.source)) for mount in named
+        ),
+    )
+
+
+def is_local(volume: VolumeSpec | None) -> bool:
+    """Whether a volume's data is on the disk of the node that made it."""
+    if volume is None:
+        return True
+    if volume.driver not in ("", "local"):
+        return False
+    kind = dict(volume.driver_opts).get("type", "").lower()
+    return kind not in SHARED_TYPES and kind != "tmpfs"
+
+
+def is_pinned(requirements: Requirements, service: Service) -> bool:
+    """Whether a task waits for its node instead of moving when that is down.
+
+    Its data is on the node: a local volume, or, of a single replica, a writable bind.
+    """
+    return bool(
+        requirements.volumes
+        or requirements.node
+        or (requirements.data_on_node and is_single(service))
+    )
+
+
+def is_exclusive(spec: ServiceSpec, requirements: Requirements, service: Service) -> bool:
+    """Whether at most one copy may ever run."""
+    if spec.exclusive is not None:
+        return spec.exclusive
+    return requirements.shared_data and is_single(service)
+
+
+def is_single(service: Service) -> bool:
+    """Whether the service has one replica."""
+    return not service.mode.is_global and service.replicas == 1
+
+
+def _keeps_data(mount: Mount) -> bool:
+    if mount.kind is not MountKind.BIND or mount.read_only:
+        return False
+    path = mount.source.rstrip("/")
+    return not any(path == known or path.startswith(f"{known}/") for known in WITHOUT_DATA)
+
+
+def _platform(platform: str) -> tuple[str, str]:
+    """`linux/arm64/v8` → (linux, arm64); `arm64` → ("", arm64)."""
+    parts = [part for part in platform.lower().split("/") if part]
+    if not parts:
+        return "", ""
+    if len(parts) == 1:
+        return (parts[0], "") if parts[0] in ("linux", "windows") else ("", parts[0])
+    return parts[0], parts[1]
+
+
+def shown(constraint: Constraint) -> str:
+    """A constraint as the user wrote it."""
+    operator = "==" if constraint.operator is ConstraintOperator.EQ else "!="
+    return f"{constraint.key} {operator} {constraint.value}"

@@ -1,0 +1,123 @@
+"""Refusals and scores as sentences, made only when somebody asks.
+
+A sentence names what was needed and what there was, so that its reader knows what would
+change it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from scheduler.cluster.observed import Refusal
+
+
+def sentence(refusal: Refusal, name: str) -> str:
+    """Why not on the node of this name."""
+    return f"{name} {_clause(refusal)}"
+
+
+def summary(refusals: Sequence[Refusal]) -> str:
+    """Why nowhere, counted over nodes: `no node will do: 2 lack memory, 1 is not ready`."""
+    if not refusals:
+        return "there is no node that could run it"
+    counts: dict[str, int] = {}
+    for refusal in refusals:
+        counts[refusal.rule] = counts.get(refusal.rule, 0) + 1
+    if len(refusals) == 1:
+        return f"the only node that could run it {_clause(refusals[0])}"
+    said = [
+        f"{count} {_PLURAL.get(rule, rule) if count > 1 else _SINGULAR.get(rule, rule)}"
+        for rule, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    ]
+    return f"none of {len(refusals)} nodes will do: {', '.join(said)}"
+
+
+def _clause(refusal: Refusal) -> str:
+    needed, had = refusal.needed, refusal.had
+    match refusal.rule:
+        case "ready":
+            return "is not ready: its agent is not connected or has not reported yet"
+        case "availability":
+            return "takes no new tasks: it is paused or drained"
+        case "node":
+            return "is not the node that this task belongs to"
+        case "bind-source":
+            return f"is not {needed}, where the files that it binds are"
+        case "driver":
+            return f"cannot run {needed} tasks; its agent has: {had or 'nothing'}"
+        case "platform":
+            return f"is {had}, and the image is for {needed}"
+        case "oci-runtime":
+            return f"has no OCI runtime {needed}; its engine has: {had or 'only its default'}"
+        case "constraint":
+            return f"does not satisfy {needed}; there it is {had or 'not set'}"
+        case "volume":
+            return f"does not have volume {needed}, whose data is on {had}"
+        case "excluded":
+            return "could not run this generation a short while ago; it is tried again later"
+        case "tasks-per-node":
+            return f"has {had} tasks of this service already, and it allows {needed}"
+        case "ports":
+            where = f" on {had}" if had else ""
+            return f"has port {needed} taken{where}"
+        case "memory":
+            return f"has {_size(had)} of memory free of reservations, and {_size(needed)} is needed"
+        case "cpu":
+            return f"has {_cores(had)} cpu free of reservations, and {_cores(needed)} is needed"
+        case "pids":
+            return f"has {had} pids free of reservations, and {needed} are needed"
+        case "disk":
+            return f"has {_size(had)} of disk free of reservations, and {_size(needed)} is needed"
+        case other:
+            return f"is refused by {other} (needs {needed}, has {had})"
+
+
+_SINGULAR = {
+    "ready": "is not ready",
+    "availability": "takes no new tasks",
+    "node": "is not the task's own",
+    "bind-source": "lacks the files that it binds",
+    "driver": "cannot run its kind of task",
+    "platform": "is of another platform",
+    "oci-runtime": "lacks the OCI runtime",
+    "constraint": "does not satisfy a constraint",
+    "volume": "does not have its volume",
+    "excluded": "could not run it a short while ago",
+    "tasks-per-node": "has as many of its tasks as allowed",
+    "ports": "has a port taken",
+    "memory": "lacks memory",
+    "cpu": "lacks cpu",
+    "pids": "lacks pids",
+    "disk": "lacks disk",
+}
+_PLURAL = {
+    "ready": "are not ready",
+    "availability": "take no new tasks",
+    "node": "are not the task's own",
+    "bind-source": "lack the files that it binds",
+    "driver": "cannot run its kind of task",
+    "platform": "are of another platform",
+    "oci-runtime": "lack the OCI runtime",
+    "constraint": "do not satisfy a constraint",
+    "volume": "do not have its volume",
+    "excluded": "could not run it a short while ago",
+    "tasks-per-node": "have as many of its tasks as allowed",
+    "ports": "have a port taken",
+    "memory": "lack memory",
+    "cpu": "lack cpu",
+    "pids": "lack pids",
+    "disk": "lack disk",
+}
+
+
+def _size(text: str) -> str:
+    size = float(text or 0)
+    for unit in ("B", "KiB", "MiB"):
+        if size < 1024:
+            return f"{size:.4g} {unit}"
+        size /= 1024
+    return f"{size:.4g} GiB"
+
+
+def _cores(text: str) -> str:
+    return f"{int(text or 0) / 1000:g}"
