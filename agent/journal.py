@@ -124,22 +124,23 @@ class Journal:
         """Its networks and volumes."""
         return self._stacks.get(name, Stack(name=name))
 
-    def files(self, stack: str) -> tuple[StackFile, ...]:
-        """The configs and secrets of the stack, of each name the edition told last.
+    def files(self, stack: str, generation: ServiceGeneration) -> tuple[StackFile, ...]:
+        """The configs and secrets that this edition of a spec mounts.
 
         A secret whose data is lost is left out.
         """
-        found: dict[tuple[FileKind, str], StackFile] = {}
-        for (owner, digest), file in self._files.items():
-            if owner != stack:
+        found = []
+        for mount in generation.spec.container.files:
+            file = self._files.get((stack, mount.digest))
+            if file is None:
                 continue
             if file.spec.kind is FileKind.SECRET:
-                data = self._secrets.get(digest)
+                data = self._secrets.get(file.digest)
                 if data is None:
                     continue
                 file = replace(file, spec=replace(file.spec, data=data))
-            found[file.spec.kind, file.spec.name] = file
-        return tuple(found.values())
+            found.append(file)
+        return tuple(found)
 
     def lacks_secrets(self) -> bool:
         """Whether the data of a secret is gone, so that a scheduler has to send it again."""
@@ -190,9 +191,7 @@ class Journal:
         self.floor = max(self.floor, order.order[:2])
         self._specs.update({(each.service, each.generation): each for each in specs})
         self._stacks.update({stack.name: stack for stack in stacks})
-        for file in safe_files:
-            self._files.pop((file.stack, file.digest), None)  # the latest comes last
-            self._files[file.stack, file.digest] = file
+        self._files.update({(file.stack, file.digest): file for file in safe_files})
         for want in wanted:
             self.wanted[want.assignment.task] = want
             self.leaving.pop(want.assignment.task, None)
@@ -254,7 +253,15 @@ class Journal:
         for name in [name for name in self._stacks if name not in stacks]:
             del self._stacks[name]
             self._log.note((Kind.STACK, name), None)
-        for key in [key for key in self._files if key[0] not in stacks]:
+        owners = {(split_task_id(each.task)[0], each.stack) for each in assignments}
+        needed = {
+            (stack, mount.digest)
+            for service, stack in owners
+            for (owner, _), generation in self._specs.items()
+            if owner == service
+            for mount in generation.spec.container.files
+        }
+        for key in [key for key in self._files if key not in needed]:
             file = self._files.pop(key)
             self._log.note((Kind.FILE, _file_key(file)), None)
             if not any(digest == file.digest for _, digest in self._files):

@@ -342,9 +342,9 @@ _REASONS = {
 
 
 def _check_files(work: Work) -> None:
-    here = {(file.spec.kind, file.spec.name) for file in work.files}
+    here = {file.digest for file in work.files}
     for mount in work.generation.spec.container.files:
-        if (mount.kind, mount.source) not in here:
+        if mount.digest not in here:
             raise Unavailable(
                 f"waits for the content of the {mount.kind.name.lower()} {mount.source}"
                 " from a scheduler"

@@ -379,7 +379,7 @@ class Worker:
             generation=generation,
             networks=stack.networks,
             volumes=stack.volumes,
-            files=self._journal.files(stack.name),
+            files=self._journal.files(stack.name, generation),
         )
 
     def _priority(self, task: TaskId) -> int:
