@@ -53,6 +53,10 @@ class Medium(Protocol):
         """Put `data` in place of all of it, at once and durably. Raises OSError."""
         ...
 
+    def truncate(self, size: int) -> None:
+        """Drop what is behind the first `size` bytes: a torn frame. Raises OSError."""
+        ...
+
     def set_aside(self) -> str:
         """Keep what is there under another name, which is returned, and start empty."""
         ...
@@ -67,9 +71,14 @@ class KeyLog:
         self.entries: dict[Key, bytes] = {}
         """What counts; for reading."""
         data = medium.read()
-        for key, payload in _parse(data):
-            self._absorb(key, payload)
-        self._log_bytes = len(data)
+        whole_bytes = 0
+        for end, entries in _parse(data):
+            for key, payload in entries:
+                self._absorb(key, payload)
+            whole_bytes = end
+        if whole_bytes < len(data):
+            medium.truncate(whole_bytes)
+        self._log_bytes = whole_bytes
         self._noted: dict[Key, bytes | None] = {}
         self._wake = asyncio.Event()
         self._is_unsynced = False
@@ -154,10 +163,11 @@ def _frame(changes: Mapping[Key, bytes | None]) -> bytes:
     return _FRAME.pack(len(body), zlib.crc32(body)) + body
 
 
-def _parse(data: bytes) -> Iterator[tuple[Key, bytes | None]]:
+def _parse(data: bytes) -> Iterator[tuple[int, Iterable[tuple[Key, bytes | None]]]]:
+    """Each whole frame's end and entries. Raises JournalDamaged."""
     at = 0
     while at < len(data):
-        if not any(memoryview(data)[at : at + 4096]) and not data[at:].strip(b"\0"):
+        if not any(data[at : at + _FRAME.size]) and not data[at:].strip(b"\0"):
             return  # the file grew, and the power went before its content was written
         if at + _FRAME.size > len(data):
             return
@@ -170,7 +180,7 @@ def _parse(data: bytes) -> Iterator[tuple[Key, bytes | None]]:
             if end == len(data):
                 return
             raise JournalDamaged(f"the checksum at byte {at} of {len(data)} is wrong")
-        yield from _entries(body)
+        yield end, _entries(body)
         at = end
 
 
