@@ -19,7 +19,7 @@ All backends (memory, sqlite, etcd) pass `tests/contract/test_store.py`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -171,10 +171,11 @@ class Store(Protocol):
         """
         ...
 
-    def watch(self, prefix: str, after: int) -> AsyncIterator[Batch]:
+    def watch(self, prefix: str, after: int) -> AsyncGenerator[Batch, None]:
         """Every change under `prefix` behind revision `after`, in order, gap-free.
 
-        Never ends by itself: resumes over reconnects. Raises Compacted when `after` is
+        Close it (`contextlib.aclosing`) when leaving it early. Never ends by itself:
+        resumes over reconnects. Raises Compacted when `after` is
         older than the history, Unavailable when the store closes. Batches hold whole
         commits.
         """

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 
 from scheduler.store.base import EMPTY_REVISION, Batch, Compacted, StoreChange, Unavailable
 
@@ -74,7 +74,7 @@ class Feed:
         self._closed = reason
         self._wake()
 
-    async def watch(self, prefix: str, after: int) -> AsyncIterator[Batch]:
+    async def watch(self, prefix: str, after: int) -> AsyncGenerator[Batch, None]:
         """Every change under `prefix` behind revision `after`; see `Store.watch`."""
         position = max(after, EMPTY_REVISION)
         while True:

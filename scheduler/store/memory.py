@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 
 from homeport.seams import Clock
 from scheduler.store.base import (
@@ -82,7 +82,7 @@ class MemoryStore:
                 raise LeaseGone(lease)
         return self._apply(writes)
 
-    def watch(self, prefix: str, after: int) -> AsyncIterator[Batch]:
+    def watch(self, prefix: str, after: int) -> AsyncGenerator[Batch, None]:
         """Every change under `prefix` behind revision `after`."""
         return self._feed.watch(prefix, after)
 
