@@ -9,6 +9,7 @@ the absence of a status here. `dispatch` is the one writer of statuses and liven
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from homeport.lifecycle import TERMINAL, TaskState, Writer, is_legal
@@ -110,6 +111,7 @@ class Observed:
         self.running: dict[TaskId, tuple[int, float]] = {}
         self.proven: dict[TaskId, float] = {}
         self.sequence = 0  # of observed changes, for watches
+        self.listeners: list[Callable[[str], None]] = []  # told the key of what changed
         self._event_sequence = 0
 
     def status(self, task: TaskId) -> TaskStatus | None:
@@ -139,7 +141,7 @@ class Observed:
             ):
                 return False
         self.statuses[status.task] = status
-        self.sequence += 1
+        self._changed(f"tasks/{status.task}")
         return True
 
     def forget(self, task: TaskId) -> None:
@@ -147,12 +149,12 @@ class Observed:
         self.running.pop(task, None)
         self.proven.pop(task, None)
         if self.statuses.pop(task, None) is not None:
-            self.sequence += 1
+            self._changed(f"tasks/{task}")
 
     def put_liveness(self, node: NodeId, liveness: Liveness) -> None:
         """Replace what is known of a node's agent."""
         self.liveness[node] = liveness
-        self.sequence += 1
+        self._changed(f"nodes/{node}")
 
     def touch(self, node: NodeId, liveness: Liveness) -> None:
         """Replace what is known of a node's agent where nothing changed that anybody watches."""
@@ -172,13 +174,15 @@ class Observed:
 
     def put_waiting(self, service: ServiceId, slots: dict[int, Waiting]) -> None:
         """Replace the waiting slots of a service."""
-        if slots == self.waiting.get(service, {}):
+        old = self.waiting.get(service, {})
+        if slots == old:
             return
         if slots:
             self.waiting[service] = slots
         else:
             self.waiting.pop(service, None)
-        self.sequence += 1
+        for slot in old | slots:
+            self._changed(f"tasks/{service}/{slot}/0")
 
     def add_event(self, event: Event) -> Event:
         """Number and keep an event; the oldest go."""
@@ -195,8 +199,13 @@ class Observed:
         self.events.append(numbered)
         if len(self.events) > EVENTS_KEPT + EVENTS_KEPT // 10:
             del self.events[: len(self.events) - EVENTS_KEPT]
-        self.sequence += 1
+        self._changed(f"events/{numbered.sequence}")
         return numbered
+
+    def _changed(self, key: str) -> None:
+        self.sequence += 1
+        for listener in self.listeners:
+            listener(key)
 
 
 def is_live(status: TaskStatus | None) -> bool:
