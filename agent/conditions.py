@@ -8,8 +8,9 @@ told, because a report costs the same whether or not anybody learns from it.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from agent.inventory import Disk
 from homeport.model import Condition, NodeStatus, TaskUsage
 
 DISK_FULL_PART = 0.9
@@ -22,15 +23,6 @@ NOTABLE_PART = 0.1
 NOTABLE_CPU_MILLIS = 20
 NOTABLE_BYTES = 8 * 1024 * 1024
 """…unless the difference is smaller than these."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Disk:
-    """How full the file system under a path is."""
-
-    path: str
-    used_bytes: int
-    total_bytes: int
 
 
 def disk(disks: Iterable[Disk]) -> Condition:

@@ -14,7 +14,9 @@ import shutil
 import socket
 import struct
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from agent.runtime.base import EngineFacts
 from homeport.model import Inventory
@@ -38,47 +40,108 @@ _SIOCGIFADDR = 0x8915
 _OWN_INTERFACES = ("lo", "docker", "br-", "veth", "virbr", "cni", "flannel", "vxlan")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Disk:
+    """How full the file system under a path is."""
+
+    path: str
+    used_bytes: int
+    total_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """What the machine as a whole uses now."""
+
+    cpu_seconds: float  # busy, of all processors together, since it started
+    memory_available_bytes: int
+    memory_total_bytes: int
+    disks: tuple[Disk, ...]
+
+
+class Machine(Protocol):
+    """The machine under the agent; a simulation brings its own."""
+
+    def inventory(self, facts: EngineFacts, /) -> Inventory:
+        """What it has; `facts` is what its engine says."""
+        ...
+
+    def load(self, data_root: str, /) -> Load:
+        """What it uses now; `data_root` is where its engine writes, or empty."""
+        ...
+
+
+class LinuxMachine:
+    """This machine."""
+
+    def __init__(
+        self,
+        *,
+        driver: Driver,
+        labels: Mapping[str, str],
+        version: str,
+        metrics_address: str,
+        state_dir: Path,
+    ) -> None:
+        self._driver = driver
+        self._labels = labels
+        self._version = version
+        self._metrics_address = metrics_address
+        self._state_dir = state_dir
+
+    def inventory(self, facts: EngineFacts, /) -> Inventory:
+        """What it has; what its engine says of the capacity comes first."""
+        engine = facts.capacity
+        memory = meminfo(PROC / "meminfo").get("MemTotal", 0)
+        data_root = facts.data_root if os.path.isdir(facts.data_root) else self._state_dir
+        capacity = Resources(
+            cpu_millis=engine.cpu_millis or 1000 * (os.cpu_count() or 1),
+            memory_bytes=engine.memory_bytes or memory,
+            pids=engine.pids or _number(PROC / "sys/kernel/pid_max"),
+            disk_bytes=engine.disk_bytes or shutil.disk_usage(data_root).total,
+            generic=engine.generic,
+        )
+        return Inventory(
+            hostname=platform.node(),
+            os=platform.system().lower(),
+            architecture=architecture(platform.machine()),
+            kernel=platform.release(),
+            capacity=capacity,
+            engine=facts.engine,
+            engine_labels=facts.engine_labels,
+            drivers=(self._driver.name,),
+            oci_runtimes=facts.oci_runtimes,
+            addresses=addresses(),
+            agent_version=self._version,
+            cgroup_version=facts.cgroup_version,
+            labels=pairs(self._labels),
+            metrics_address=self._metrics_address,
+        )
+
+    def load(self, data_root: str, /) -> Load:
+        """What it uses now."""
+        figures = meminfo(PROC / "meminfo")
+        paths = [str(self._state_dir)]
+        if data_root and os.path.isdir(data_root):
+            paths.append(data_root)
+        disks = []
+        for path in paths:
+            usage = shutil.disk_usage(path)
+            # What only root may still write counts as used: containers may run as anybody.
+            disks.append(
+                Disk(path=path, used_bytes=usage.total - usage.free, total_bytes=usage.total)
+            )
+        return Load(
+            cpu_seconds=_busy_seconds(),
+            memory_available_bytes=figures.get("MemAvailable", 0),
+            memory_total_bytes=figures.get("MemTotal", 0),
+            disks=tuple(disks),
+        )
+
+
 def architecture(machine: str) -> str:
     """An image's name for what `uname -m` says."""
     return _ARCHITECTURES.get(machine, machine)
-
-
-def look(
-    facts: EngineFacts,
-    *,
-    driver: Driver,
-    labels: Mapping[str, str],
-    version: str,
-    metrics_address: str,
-    state_dir: Path,
-) -> Inventory:
-    """The inventory of this machine; what its engine says of the capacity comes first."""
-    engine = facts.capacity
-    memory = meminfo(PROC / "meminfo").get("MemTotal", 0)
-    data_root = facts.data_root if os.path.isdir(facts.data_root) else state_dir
-    capacity = Resources(
-        cpu_millis=engine.cpu_millis or 1000 * (os.cpu_count() or 1),
-        memory_bytes=engine.memory_bytes or memory,
-        pids=engine.pids or _number(PROC / "sys/kernel/pid_max"),
-        disk_bytes=engine.disk_bytes or shutil.disk_usage(data_root).total,
-        generic=engine.generic,
-    )
-    return Inventory(
-        hostname=platform.node(),
-        os=platform.system().lower(),
-        architecture=architecture(platform.machine()),
-        kernel=platform.release(),
-        capacity=capacity,
-        engine=facts.engine,
-        engine_labels=facts.engine_labels,
-        drivers=(driver.name,),
-        oci_runtimes=facts.oci_runtimes,
-        addresses=addresses(),
-        agent_version=version,
-        cgroup_version=facts.cgroup_version,
-        labels=pairs(labels),
-        metrics_address=metrics_address,
-    )
 
 
 def addresses() -> tuple[str, ...]:
@@ -112,11 +175,6 @@ def _ipv6() -> list[str]:
     return sorted(found)
 
 
-def boot_id() -> str:
-    """Which boot of the machine this is."""
-    return (PROC / "sys/kernel/random/boot_id").read_text().strip()
-
-
 def meminfo(path: Path) -> dict[str, int]:
     """The kernel's figures on memory, in bytes; empty where there are none."""
     try:
@@ -136,3 +194,13 @@ def _number(path: Path) -> int:
         return int(path.read_text())
     except (OSError, ValueError):
         return 0
+
+
+def _busy_seconds() -> float:
+    try:
+        first = (PROC / "stat").read_text().splitlines()[0].split()[1:]
+    except (OSError, IndexError):
+        return 0.0
+    ticks = [int(number) for number in first[:8]]
+    idle = ticks[3] + ticks[4]  # idle and waiting for a disk
+    return (sum(ticks) - idle) / os.sysconf("SC_CLK_TCK")

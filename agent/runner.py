@@ -98,6 +98,11 @@ class Runner:
         return self.seen is not None and self.seen.phase in (Phase.RUNNING, Phase.PAUSED)
 
     @property
+    def work(self) -> Work | None:
+        """What its container is made from; None when nobody told."""
+        return self._work
+
+    @property
     def status(self) -> TaskStatus:
         """What the scheduler is to know of it."""
         status = steps.status_of(self.task, self.record, self.seen)

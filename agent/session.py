@@ -50,7 +50,6 @@ from homeport.spec import NetworkSpec, VolumeSpec
 from homeport.v1 import dispatcher_pb2
 
 WELCOME_SECONDS = 3.0
-JOIN_SECONDS = 5.0
 GOODBYE_SECONDS = 1.0
 RETRY_SECONDS = 0.2
 """Pause before the second retry; the first comes at once, each later one doubles it."""
@@ -80,12 +79,18 @@ class Ended(Exception):
         self.leader = leader
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NodeNews:
-    """What the node says of itself; the inventory only when it changed."""
+class News(Protocol):
+    """What the node says of itself."""
 
-    status: NodeStatus
-    inventory: Inventory | None = None
+    @property
+    def status(self) -> NodeStatus:
+        """How it is."""
+        ...
+
+    @property
+    def inventory(self) -> Inventory | None:
+        """What it has; None when that has not changed."""
+        ...
 
 
 class Node(Protocol):
@@ -96,7 +101,7 @@ class Node(Protocol):
         """What it has, as last looked at."""
         ...
 
-    async def news(self) -> NodeNews:
+    async def news(self) -> News:
         """What is worth telling; waits until something is."""
         ...
 
@@ -130,12 +135,17 @@ class Sessions:
         clock: Clock,
         randomness: Randomness,
         schedulers: tuple[str, ...],
-        name: str,
+        identity: Identity,
         boot_id: str,
         version: str,
-        token: str = "",
+        may_dial: Callable[[str], bool] = lambda _: True,
     ) -> None:
-        """Raises OSError or ValueError when the identity cannot be read."""
+        """`identity` is this node's, which has joined (`agent.joining`).
+
+        `may_dial` says whether to believe a scheduler that names another by this address.
+        """
+        self.identity = identity
+        self._may_dial = may_dial
         self.is_connected = False
         self.connected_to = ""
         self.link: SchedulerLink | None = None
@@ -150,11 +160,8 @@ class Sessions:
         self._clock = clock
         self._randomness = randomness
         self._configured = schedulers
-        self._name = name
         self._boot_id = boot_id
         self._version = version
-        self._token = token
-        self.identity = identities.load() or Identity(request_id=identifier(randomness))
         self._leader_hint = ""
         self._next = 0
         self._goodbye: tuple[Goodbye, str] | None = None
@@ -163,7 +170,8 @@ class Sessions:
     @property
     def addresses(self) -> tuple[str, ...]:
         """The schedulers to try, in order: those that we were given and those they named."""
-        return tuple(dict.fromkeys([*self._configured, *self.identity.schedulers]))
+        told = filter(self._may_dial, self.identity.schedulers)
+        return tuple(dict.fromkeys([*self._configured, *told]))
 
     def stop(self, goodbye: Goodbye, reason: str) -> None:
         """Say goodbye and return from `run`."""
@@ -184,7 +192,8 @@ class Sessions:
                 pause = REFUSED_SECONDS
             except Ended as error:
                 log.info("session ended", scheduler=address, why=str(error))
-                self._leader_hint = error.leader if error.leader != address else ""
+                is_hint = error.leader not in ("", address) and self._may_dial(error.leader)
+                self._leader_hint = error.leader if is_hint else ""
                 # Who names the leader sends us there, and there we go at once.
                 pause = 0.0 if self._leader_hint else error.retry_seconds
             except LinkLost as error:
@@ -224,8 +233,6 @@ class Sessions:
     async def _one(self, address: str) -> None:
         link = self._transport.connect(address)
         try:
-            if not self.identity.node_id:
-                await self._join(link)
             self.link = link
             await _Session(self, link, address).run()
         except BaseExceptionGroup as group:
@@ -239,32 +246,6 @@ class Sessions:
             self._desk.reporter.lose()
             self._desk.node.tell_again()
             await link.close()
-
-    async def _join(self, link: SchedulerLink) -> None:
-        # On disk before it is used: a retry after a crash must not make a second node.
-        self._identities.save(self.identity)
-        request = dispatcher_pb2.JoinRequest(
-            name=self._name,
-            boot_id=self._boot_id,
-            token=self._token,
-            request_id=self.identity.request_id,
-        )
-        codec.fill(request.inventory, self._desk.node.inventory)
-        try:
-            async with asyncio.timeout(JOIN_SECONDS):
-                answer = await link.join(request)
-        except TimeoutError:
-            raise LinkLost(f"no answer to the wish to join for {JOIN_SECONDS:g} s") from None
-        self.identity = Identity(
-            request_id=self.identity.request_id,
-            cluster_id=answer.cluster_id,
-            node_id=answer.node_id,
-            name=answer.name,
-            incarnation=answer.incarnation,
-            schedulers=tuple(answer.schedulers),
-        )
-        self._identities.save(self.identity)
-        log.info("joined", cluster=answer.cluster_id, node=answer.node_id, name=answer.name)
 
     def _learn(self, schedulers: tuple[str, ...], name: str = "") -> None:
         known = self.identity

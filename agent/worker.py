@@ -88,7 +88,8 @@ class Worker:
         self._obeying = asyncio.Lock()
         self._stopped_lately: deque[float] = deque()  # boot time of a reconciler's stops
         self._cleaning: dict[str, asyncio.Event] = {}
-        self._is_adopted = False
+        self.is_adopted = False
+        """Whether what runs here has been listed."""
         self._wanted_hash: bytes | None = None
         reporter.on_removed = self._forget
 
@@ -108,6 +109,11 @@ class Worker:
                 if want.is_listed and task not in journal.leaving
             )
         return self._wanted_hash
+
+    @property
+    def running(self) -> dict[TaskId, Runner]:
+        """The tasks whose processes live."""
+        return {task: runner for task, runner in self.runners.items() if runner.is_alive}
 
     @property
     def unknown_containers(self) -> tuple[str, ...]:
@@ -149,7 +155,7 @@ class Worker:
             self._take_on(task, seen.pop(task, None), was_rebooted=was_rebooted)
         journal.booted(self._boot_id)
         self.unknown = seen
-        self._is_adopted = True
+        self.is_adopted = True
         self._reporter.be_whole()
         log.info(
             "adopted", tasks=len(self.runners), unknown=sorted(seen), after_reboot=was_rebooted
@@ -321,7 +327,7 @@ class Worker:
             for leave in leaving
             if not leave.is_held and leave.tombstone.task not in self._journal.leaving
         ]
-        running = {task for task, runner in self.runners.items() if runner.is_alive}
+        running = set(self.running)
         running |= {task for task, seen in self.unknown.items() if steps.is_alive(seen)}
         held = rules.held(fresh, running, stopped_lately=len(self._stopped_lately))
         for tombstone in fresh:
@@ -345,7 +351,7 @@ class Worker:
         ]
 
     def _act(self, orders: Orders, wanted: list[Wanted], leaving: list[Leaving]) -> None:
-        if not self._is_adopted:
+        if not self.is_adopted:
             return  # adoption acts on all that is journalled
         stacks = {stack.name for stack in orders.stacks} | {file.stack for file in orders.files}
         touched = dict.fromkeys(want.assignment.task for want in wanted)
