@@ -175,6 +175,7 @@ class Mount:
     volume_labels: Pairs = ()
     tmpfs_size_bytes: int = 0
     tmpfs_mode: int = 0
+    tmpfs_options: tuple[str, ...] = ()  # as `mount -o` takes them: noexec, uid=1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -637,6 +637,7 @@ class Mount(_message.Message):
     VOLUME_LABELS_FIELD_NUMBER: _builtins.int
     TMPFS_SIZE_BYTES_FIELD_NUMBER: _builtins.int
     TMPFS_MODE_FIELD_NUMBER: _builtins.int
+    TMPFS_OPTIONS_FIELD_NUMBER: _builtins.int
     kind: Global___MountKind.ValueType
     source: _builtins.str
     """volume's Compose name, absolute host path, or image; empty: anonymous"""
@@ -653,6 +654,10 @@ class Mount(_message.Message):
     tmpfs_mode: _builtins.int
     @_builtins.property
     def volume_labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    @_builtins.property
+    def tmpfs_options(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """as `mount -o` takes them: noexec, uid=1000"""
+
     def __init__(
         self,
         *,
@@ -670,10 +675,11 @@ class Mount(_message.Message):
         volume_labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         tmpfs_size_bytes: _builtins.int = ...,
         tmpfs_mode: _builtins.int = ...,
+        tmpfs_options: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_bind_create_host_path", b"_bind_create_host_path", "bind_create_host_path", b"bind_create_host_path"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bind_create_host_path", b"_bind_create_host_path", "bind_create_host_path", b"bind_create_host_path", "bind_propagation", b"bind_propagation", "bind_recursive", b"bind_recursive", "bind_selinux", b"bind_selinux", "consistency", b"consistency", "kind", b"kind", "read_only", b"read_only", "source", b"source", "target", b"target", "tmpfs_mode", b"tmpfs_mode", "tmpfs_size_bytes", b"tmpfs_size_bytes", "volume_labels", b"volume_labels", "volume_nocopy", b"volume_nocopy", "volume_subpath", b"volume_subpath"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bind_create_host_path", b"_bind_create_host_path", "bind_create_host_path", b"bind_create_host_path", "bind_propagation", b"bind_propagation", "bind_recursive", b"bind_recursive", "bind_selinux", b"bind_selinux", "consistency", b"consistency", "kind", b"kind", "read_only", b"read_only", "source", b"source", "target", b"target", "tmpfs_mode", b"tmpfs_mode", "tmpfs_options", b"tmpfs_options", "tmpfs_size_bytes", b"tmpfs_size_bytes", "volume_labels", b"volume_labels", "volume_nocopy", b"volume_nocopy", "volume_subpath", b"volume_subpath"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__bind_create_host_path: _TypeAlias = _typing.Literal["bind_create_host_path"]  # noqa: Y015
     _WhichOneofArgType__bind_create_host_path: _TypeAlias = _typing.Literal["_bind_create_host_path", b"_bind_create_host_path"]  # noqa: Y015
