@@ -63,7 +63,7 @@ def _refused(path: str, note: str, way_out: str) -> Row:
 
 
 def _test_of(path: str) -> str:
-    """`services.*.ports[].target` is shown by `test_ports`, `networks.*.name` by a test of networks."""
+    """`services.*.ports[].target` is shown by `test_ports`, and so on."""
     parts = [part.removesuffix("[]") for part in path.split(".")]
     section, names = parts[0], [part for part in parts[2:] if part != "*"]
     if section == "services":
@@ -323,7 +323,7 @@ SERVICE = (
         "services.*.volumes[].tmpfs", "Mount", "size=tmpfs_size_bytes mode=tmpfs_mode"
     ),
     _mapped("services.*.volumes[].image", "Mount"),
-    _mapped("services.*.volumes[].image.subpath", "Mount.image_subpath"),
+    _mapped("services.*.volumes[].image.subpath", "Mount.volume_subpath"),
     _refused(
         "services.*.volumes_from", "two containers cannot share mounts when they may be on "
         "different nodes", "Name the volumes, and mount them in both services",
@@ -426,7 +426,7 @@ OURS = (
     _mapped("services.*.x-homeport.exclusive", "ServiceSpec.exclusive", CLUSTER + "exclusive"),
     _mapped("services.*.x-homeport.runtime", "ServiceSpec.driver", PROCESS + "runtime"),
     _mapped("services.*.x-homeport.venv", "ContainerSpec.venv_requirements", PROCESS + "venv"),
-    _mapped("services.*.x-homeport.node", "ServiceSpec.placement", CLUSTER + "node"),
+    _mapped("services.*.x-homeport.node", "ServiceSpec.pin_node", CLUSTER + "node"),
     _mapped("services.*.x-homeport.priority", "ServiceSpec.priority", CLUSTER + "priority"),
     _mapped(
         "services.*.x-homeport.max_concurrent", "ServiceSpec.max_concurrent",

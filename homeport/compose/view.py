@@ -106,12 +106,12 @@ class View:
     def listed(self, key: str) -> list[View]:
         """The entries of the list under a key; empty when it is absent."""
         found = self.at(key)
-        return found.items() if found else []
+        return found.items() if found is not None else []
 
     def named(self, key: str) -> list[tuple[Key, View]]:
         """The entries of the map under a key; empty when it is absent."""
         found = self.at(key)
-        return list(found.entries()) if found else []
+        return list(found.entries()) if found is not None else []
 
     # ------------------------------------------------------------------------------ scalars
 
@@ -170,34 +170,34 @@ class View:
     def text(self, key: str, default: str = "") -> str:
         """Text under a key."""
         found = self.at(key)
-        return found.as_text() if found else default
+        return found.as_text() if found is not None else default
 
-    def bool(self, key: str, default: bool = False) -> bool:
+    def flag(self, key: str, default: bool = False) -> bool:
         """A boolean under a key."""
         found = self.at(key)
-        return found.as_bool(default) if found else default
+        return found.as_bool(default) if found is not None else default
 
     def whole(self, key: str, low: int, high: int, default: int = 0) -> int:
         """A whole number under a key, from low to high."""
         found = self.at(key)
-        if not found:
+        if found is None:
             return default
         return found.read(lambda text: quantities.whole(text, low, high), default)
 
     def duration_ms(self, key: str, default: int = 0) -> int:
         """A duration under a key."""
         found = self.at(key)
-        return found.read(quantities.duration_ms, default) if found else default
+        return found.read(quantities.duration_ms, default) if found is not None else default
 
     def size_bytes(self, key: str, default: int = 0) -> int:
         """A size under a key."""
         found = self.at(key)
-        return found.read(quantities.size_bytes, default) if found else default
+        return found.read(quantities.size_bytes, default) if found is not None else default
 
     def choice(self, key: str, choices: dict[str, T], default: T) -> T:
         """One of some words under a key."""
         found = self.at(key)
-        if not found:
+        if found is None:
             return default
         word = found.as_printed()
         if word not in choices:
@@ -210,7 +210,7 @@ class View:
     def texts(self, key: str, *, or_one: bool = False) -> tuple[str, ...]:
         """A list of text under a key (`or_one`: or a single text), each once, in order."""
         found = self.at(key)
-        if not found:
+        if found is None:
             return ()
         if or_one and isinstance(found.node, Scalar):
             return (found.as_text(),)
@@ -219,7 +219,7 @@ class View:
     def assignments(self, key: str) -> list[tuple[str, str | None, View]]:
         """A map, or a list of KEY=VALUE, under a key; the value None where none is given."""
         found = self.at(key)
-        if not found:
+        if found is None:
             return []
         assigned: dict[str, tuple[str, str | None, View]] = {}
         if isinstance(found.node, Sequence):
