@@ -48,6 +48,11 @@ class View(Protocol):
         """The version of the record under this key; 0 when there is none."""
         ...
 
+    @property
+    def unreadable(self) -> Mapping[str, str]:
+        """Keys of records that are there but that this version cannot read, and why."""
+        ...
+
     def task(self, task: TaskId) -> Task | None:
         """One task."""
         ...
@@ -140,6 +145,10 @@ class View(Protocol):
         """All volumes, in no order that means anything; as rarely as `tasks`."""
         ...
 
+    def requests(self) -> Iterator[RequestRecord]:
+        """All remembered answers: for the reaper, once an hour."""
+        ...
+
 
 class Tables:
     """The stored objects and their indexes."""
@@ -216,7 +225,7 @@ class Tables:
 
     @property
     def unreadable(self) -> Mapping[str, str]:
-        """Keys of records that this version cannot read, and why."""
+        """See View."""
         return self._unreadable
 
     def stored_keys(self) -> list[str]:
@@ -424,6 +433,10 @@ class Tables:
         """See View."""
         return (volume for places in self._volumes.values() for volume in places.values())
 
+    def requests(self) -> Iterator[RequestRecord]:
+        """See View."""
+        return iter(self._requests.values())
+
 
 def _pop(index: dict[K, dict[L, V]], outer: K, inner: L) -> V | None:
     """Take one entry out of a two-step index, leaving no empty step behind."""
@@ -465,6 +478,11 @@ class Overlay:
     def cluster(self) -> Cluster | None:
         """See View."""
         return self._over.cluster or self._base.cluster
+
+    @property
+    def unreadable(self) -> Mapping[str, str]:
+        """See View."""
+        return self._base.unreadable
 
     def version(self, key: str) -> int:
         """See View."""
@@ -592,6 +610,11 @@ class Overlay:
         """See View."""
         yield from self._over.volumes()
         yield from self._shown(self._base.volumes())
+
+    def requests(self) -> Iterator[RequestRecord]:
+        """See View."""
+        yield from self._over.requests()
+        yield from self._shown(self._base.requests())
 
     def _shown(self, found: Iterable[T]) -> list[T]:
         """Those of the base's records that no change speaks of."""

@@ -1,0 +1,392 @@
+"""The one control loop: look, decide, commit, wait. Only the leader runs it.
+
+Events from the mirror and from dispatch only mark what is dirty and ring the bell; each
+cycle looks at what is marked, asks the deciders, and commits all that they propose
+together. The loop owns the Fleet: placements are assumed there when they are decided, and
+taken back when their commit fails. A newcomer's mistake: reading a snapshot after an
+await. Everything between `_look` and the commit is synchronous.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import structlog
+
+from homeport.model import Node, NodeId, NodeState, Service, ServiceId, Task, TaskId
+from homeport.seams import Clock, Randomness, jittered
+from scheduler.cluster import keys
+from scheduler.cluster.changes import Change
+from scheduler.cluster.observed import Dirt, Observed, Waiting
+from scheduler.cluster.snapshot import Snapshot
+from scheduler.placement import engine
+from scheduler.placement.asks import Ask, Placed
+from scheduler.placement.fleet import Fleet
+from scheduler.placement.following import follow
+from scheduler.reconcile import reaper, scheduling, services as reconcile, telling
+from scheduler.reconcile.agenda import Agenda
+from scheduler.reconcile.slots import Vacancy
+from scheduler.store.base import Conflict, Fence, StoreError
+from scheduler.store.commit import Committer
+from scheduler.store.mirror import Mirror, MirrorChange
+
+LOOK_MAX = 500
+"""Services in one look: the rest stays marked, so that heartbeats are answered in between."""
+REAP_REQUESTS_SECONDS = 3600.0
+CONFLICT_SECONDS = 0.02
+TROUBLE_SECONDS = 1.0
+TROUBLE_MAX_SECONDS = 60.0
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class _Look:
+    """What one look decided."""
+
+    changes: list[Change] = field(default_factory=list)
+    placed: dict[str, Placed] = field(default_factory=dict)  # by the key of the task's record
+    before: dict[str, keys.Stored | None] = field(default_factory=dict)
+    owners: dict[str, ServiceId] = field(default_factory=dict)  # who is looked at again
+
+    def add(self, changes: Iterable[Change], owner: ServiceId | None = None) -> None:
+        """Propose these, once for each record: services may share a volume."""
+        for change in changes:
+            if change.key not in self.before:
+                self.before[change.key] = None
+                self.changes.append(change)
+                if owner is not None:
+                    self.owners[change.key] = owner
+
+
+class Controller:
+    """Runs every reconciler over what changed."""
+
+    def __init__(
+        self,
+        mirror: Mirror,
+        committer: Committer,
+        observed: Observed,
+        dirt: Dirt,
+        clock: Clock,
+        randomness: Randomness,
+        fence: Fence | None,
+    ) -> None:
+        """For one term of leadership: `fence` is its proof. `mirror` has been started."""
+        self._mirror = mirror
+        self._committer = committer
+        self._observed = observed
+        self._dirt = dirt
+        self._clock = clock
+        self._randomness = randomness
+        self._fence = fence
+        self._bell = asyncio.Event()
+        self._agenda = Agenda()
+        self._room = scheduling.WaitingRoom()
+        self._fleet = Fleet()
+        self._globals: dict[ServiceId, None] = {}
+        self._stacks: dict[str, None] = {}
+        self._roomier: dict[NodeId, None] = {}
+        self._node_states: dict[NodeId, tuple[NodeState, bool]] = {}
+        self._troubles: dict[ServiceId, int] = {}  # failed looks in a row
+        self._frozen: dict[ServiceId, None] = {}  # already said that these are left alone
+        self._requests_at = 0.0
+        self._stacks_at = 0.0
+        self.cycles = 0
+
+    @property
+    def fleet(self) -> Fleet:
+        """The working copy of the nodes; to be read, and only between awaits."""
+        return self._fleet
+
+    def wake(self) -> None:
+        """Something was marked dirty."""
+        self._bell.set()
+
+    async def run(self) -> None:
+        """Control the cluster until cancelled. Raises Fenced when somebody else leads."""
+        unsubscribe = self._mirror.subscribe(self._changed)
+        try:
+            self._start()
+            while True:
+                await self._cycle()
+                await self._wait()
+        finally:
+            unsubscribe()
+
+    # ------------------------------------------------------------ what is dirty
+
+    def _start(self) -> None:
+        """A new leader looks at everything once."""
+        tables = self._mirror.tables
+        self._fleet = Fleet.from_snapshot(self._snapshot())
+        for service in tables.services():
+            if service.mode.is_global:
+                self._globals[service.id] = None
+            self._agenda.add(service.id)
+        for stack in tables.stacks():
+            self._stacks[stack.name] = None
+        for node in tables.nodes():
+            self._node_states[node.id] = self._node_state(node.id)
+
+    def _changed(self, changes: Sequence[MirrorChange]) -> None:
+        """The mirror applied a commit, ours or anybody's."""
+        snapshot = self._snapshot()
+        for change in changes:
+            if change.key not in snapshot.stored.unreadable:
+                # What a newer version wrote still takes its room.
+                follow(self._fleet, snapshot, change.key, change.old, change.new)
+            self._mark(change)
+        self._bell.set()
+
+    def _mark(self, change: MirrorChange) -> None:
+        kind, _, rest = change.key.partition("/")
+        match kind:
+            case "tasks":
+                task_id = TaskId(rest)
+                self._agenda.add(ServiceId(rest.rsplit("/", 2)[0]))
+                if isinstance(change.old, Task) and task_id not in self._fleet.held:
+                    self._roomier[change.old.node] = None
+                if change.new is None and keys.task(task_id) not in self._mirror.tables.unreadable:
+                    self._observed.forget(task_id)
+            case "services":
+                self._mark_service(ServiceId(rest), change)
+            case "rollouts":
+                self._agenda.add(ServiceId(rest))
+            case "specs":
+                self._agenda.add(ServiceId(rest.rpartition("/")[0]))
+            case "nodes":
+                self._mark_node(NodeId(rest))
+            case "volumes" if change.new is None:
+                for service in self._room.everybody():
+                    self._agenda.add(service)
+            case "stacks":
+                self._stacks[rest] = None
+            case _:
+                pass
+
+    def _mark_service(self, service_id: ServiceId, change: MirrorChange) -> None:
+        self._agenda.add(service_id)
+        new = change.new
+        if isinstance(new, Service):
+            if new.mode.is_global:
+                self._globals[service_id] = None
+            else:
+                self._globals.pop(service_id, None)
+            return
+        self._globals.pop(service_id, None)
+        if isinstance(change.old, Service):
+            self._stacks[change.old.stack] = None
+
+    def _mark_node(self, node: NodeId) -> None:
+        """Its record, readiness or liveness changed: who is there, and who may come."""
+        for task in self._mirror.tables.tasks_of_node(node):
+            self._agenda.add(task.service)
+        for service in self._globals:
+            self._agenda.add(service)
+        self._roomier[node] = None
+
+    def _take_dirt(self) -> None:
+        """Turn what dispatch has marked, and room that was freed, into services to look at."""
+        services, nodes, capacity = self._dirt.take()
+        for service in services:
+            self._agenda.add(service)
+        for node in nodes:
+            state = self._node_state(node)
+            if self._node_states.get(node) == state:
+                continue
+            self._node_states[node] = state
+            if isinstance(record := self._mirror.tables.node(node), Node):
+                self._fleet.node_changed(record, ready=state[0] is NodeState.READY)
+            self._mark_node(node)
+        if capacity:
+            for service in self._room.everybody():
+                self._agenda.add(service)
+        roomier, self._roomier = self._roomier, {}
+        for node in roomier:
+            for service in self._room.woken_by(self._fleet, node):
+                self._agenda.add(service)
+
+    def _node_state(self, node: NodeId) -> tuple[NodeState, bool]:
+        liveness = self._observed.node(node)
+        return liveness.state, liveness.reported
+
+    # ------------------------------------------------------------ look, decide, commit, wait
+
+    async def _wait(self) -> None:
+        if self._agenda:
+            await asyncio.sleep(0)  # more is due: let others run first
+            return
+        times = [self._requests_at]
+        if self._stacks:
+            times.append(self._stacks_at)
+        if (when := self._agenda.next_time()) is not None:
+            times.append(when)
+        seconds = max(0.001, min(times) - self._clock.boottime())
+        try:
+            async with asyncio.timeout(seconds):
+                await self._bell.wait()
+        except TimeoutError:
+            pass
+
+    async def _cycle(self) -> None:
+        if self._committer.blocked:
+            await self._committer.settle()
+        self._bell.clear()
+        self.cycles += 1
+        look = self._look()
+        if look.changes:
+            await self._commit(look)
+
+    def _look(self) -> _Look:
+        self._take_dirt()
+        snapshot = self._snapshot()
+        self._agenda.advance(snapshot.now)
+        look = _Look()
+        vacancies: list[Vacancy] = []
+        stays: dict[ServiceId, list[Ask]] = {}
+        looked: list[ServiceId] = []
+        for service in self._agenda.take(LOOK_MAX):
+            if self._is_frozen(service):
+                continue
+            try:
+                decision = reconcile.decide(snapshot, self._fleet, service)
+            except Exception:
+                # One service's trouble must not stop the others.
+                log.exception("a service cannot be decided about", service=service)
+                self._later(service, snapshot.now)
+                continue
+            self._troubles.pop(service, None)
+            looked.append(service)
+            look.add(decision.changes, service)
+            vacancies += decision.vacancies
+            stays[service] = decision.stays
+            if decision.wake_at:
+                self._agenda.at(service, decision.wake_at)
+            self._agenda.awaits(service, decision.awaits)
+            for task, attempt in decision.running.items():
+                self._observed.running[task] = (attempt, snapshot.now)
+            for task in decision.proven:
+                self._observed.proven[task] = snapshot.now
+        self._schedule(snapshot, look, looked, vacancies, stays)
+        self._reap(snapshot, look)
+        look.before = {change.key: self._mirror.tables.value(change.key) for change in look.changes}
+        return look
+
+    def _schedule(
+        self,
+        snapshot: Snapshot,
+        look: _Look,
+        looked: list[ServiceId],
+        vacancies: list[Vacancy],
+        stays: dict[ServiceId, list[Ask]],
+    ) -> None:
+        try:
+            result = scheduling.decide(snapshot, self._fleet, vacancies)
+        except Exception:
+            # Nothing of this look is placed; what was assumed is forgotten.
+            log.exception(
+                "waiting slots cannot be placed",
+                services=sorted({vacancy.service for vacancy in vacancies}),
+            )
+            self._fleet = Fleet.from_snapshot(snapshot)
+            for service in {vacancy.service: None for vacancy in vacancies}:
+                self._later(service, snapshot.now)
+            return
+        for placed in result.placed:
+            look.placed[keys.task(placed.ask.task)] = placed
+        unplaced: dict[ServiceId, list[Ask]] = {}
+        for answer in result.unplaced:
+            unplaced.setdefault(answer.ask.service, []).append(answer.ask)
+        for service, changes in result.changes.items():
+            look.add(changes, service)
+        for service in looked:
+            self._room.replace(service, unplaced.get(service, []) + stays.get(service, []))
+            self._waits(service, result.waiting.get(service, {}), snapshot.now_ms)
+        for service, when in result.wake_at.items():
+            self._agenda.at(service, when)
+
+    def _waits(self, service: ServiceId, slots: dict[int, Waiting], now_ms: int) -> None:
+        before = self._observed.waiting.get(service, {})
+        said: dict[str, Waiting] = {}
+        for slot, waiting in slots.items():
+            if slot not in before or before[slot].reason != waiting.reason:
+                said.setdefault(waiting.reason, waiting)
+        self._observed.put_waiting(service, slots)
+        for waiting in said.values():
+            self._observed.add_event(telling.waits(waiting, now_ms))
+
+    def _reap(self, snapshot: Snapshot, look: _Look) -> None:
+        if snapshot.now < self._stacks_at:
+            return
+        stacks, self._stacks = self._stacks, {}
+        for stack in stacks:
+            look.add(reaper.stack(snapshot, stack))
+        if snapshot.now >= self._requests_at:
+            self._requests_at = snapshot.now + REAP_REQUESTS_SECONDS
+            look.add(reaper.requests(snapshot))
+
+    async def _commit(self, look: _Look) -> None:
+        result = await self._committer.commit_batched(look.changes, self._fence)
+        failed = {change.key for change, _ in result.failed}
+        now_ms = self._clock.wall_ms()
+        for change in look.changes:
+            if change.key in failed:
+                continue
+            event = telling.event_of(change, look.before[change.key], now_ms)
+            if event is not None:
+                self._observed.add_event(event)
+                log.info("decided", what=event.reason, object=event.object, why=event.message)
+        for change, error in result.failed:
+            self._failed(look, change, error)
+
+    def _failed(self, look: _Look, change: Change, error: StoreError) -> None:
+        placed = look.placed.get(change.key)
+        if placed is not None and self._mirror.tables.task(placed.ask.task) is None:
+            engine.undo(self._fleet, placed)
+        service = look.owners.get(change.key)
+        log.warning("a decision was not written", key=change.key, why=str(error))
+        now = self._clock.boottime()
+        if service is None:
+            self._stacks |= _stack_of(change)
+            self._stacks_at = now + jittered(TROUBLE_SECONDS, self._randomness)
+        elif isinstance(error, Conflict) and service not in self._troubles:
+            # Somebody was faster; the mirror is about to show what they wrote.
+            self._troubles[service] = 0
+            self._agenda.at(service, now + jittered(CONFLICT_SECONDS, self._randomness))
+        else:
+            self._later(service, now)
+
+    def _later(self, service: ServiceId, now: float) -> None:
+        """Look again after a back-off that doubles from one trouble to the next."""
+        count = self._troubles.get(service, 0)
+        self._troubles[service] = count + 1
+        seconds = min(TROUBLE_MAX_SECONDS, TROUBLE_SECONDS * 2.0 ** min(count, 10))
+        self._agenda.at(service, now + jittered(seconds, self._randomness))
+
+    def _is_frozen(self, service: ServiceId) -> bool:
+        """Whether one of its records was written by a newer version: then it is left alone."""
+        unreadable = self._mirror.tables.unreadable
+        if not unreadable:
+            self._frozen.clear()
+            return False
+        parts = (f"services/{service}", f"rollouts/{service}")
+        prefixes = (f"specs/{service}/", f"tasks/{service}/")
+        if not any(key in parts or key.startswith(prefixes) for key in unreadable):
+            return False
+        if service not in self._frozen:
+            self._frozen[service] = None
+            log.warning("a service has records that cannot be read; it is left alone", id=service)
+        return True
+
+    def _snapshot(self) -> Snapshot:
+        return Snapshot(
+            self._mirror.tables, self._observed, self._clock.boottime(), self._clock.wall_ms()
+        )
+
+
+def _stack_of(change: Change) -> dict[str, None]:
+    kind, _, rest = change.key.partition("/")
+    return {rest.partition("/")[0]: None} if kind in ("stacks", "files", "volumes") else {}

@@ -1,0 +1,196 @@
+"""Give waiting slots a node: the only place that creates tasks.
+
+Vacancies become asks, placement answers, and each answer becomes one record that is
+created only if it is absent, or a Waiting value that says why not. Slots that found no
+node are kept by what they need: a node that got room is tried against each kind once, and
+only the services of kinds that fit there are looked at again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from homeport.model import NodeId, ServiceId, Task
+from scheduler.cluster.changes import ABSENT, Change, Put
+from scheduler.cluster.observed import Refusal, Waiting
+from scheduler.cluster.snapshot import Snapshot
+from scheduler.placement import engine, filters, requirements as needs, words
+from scheduler.placement.asks import Ask, Placed, Unplaced
+from scheduler.placement.fleet import Fleet, requirements_of
+from scheduler.reconcile import volumes
+from scheduler.reconcile.slots import Vacancy, name
+
+
+@dataclass(slots=True)
+class Scheduled:
+    """What became of a batch of vacancies."""
+
+    changes: dict[ServiceId, list[Change]] = field(default_factory=dict)
+    placed: list[Placed] = field(default_factory=list)  # assumed in the fleet: undo on failure
+    unplaced: list[Unplaced] = field(default_factory=list)
+    waiting: dict[ServiceId, dict[int, Waiting]] = field(default_factory=dict)
+    wake_at: dict[ServiceId, float] = field(default_factory=dict)
+
+
+def decide(snapshot: Snapshot, fleet: Fleet, vacancies: Sequence[Vacancy]) -> Scheduled:
+    """Place what can be placed now. The fleet counts the placed tasks from now on."""
+    result = Scheduled()
+    due: dict[tuple[ServiceId, int], Vacancy] = {}
+    for vacancy in vacancies:
+        if vacancy.blocked:
+            _wait(snapshot, result, vacancy, f"{vacancy.reason}; it {vacancy.blocked}")
+        elif vacancy.not_before > snapshot.now:
+            _wait(snapshot, result, vacancy, f"{vacancy.reason}; it waits before the next try")
+            _wake(result, vacancy.service, vacancy.not_before)
+        else:
+            due[vacancy.service, vacancy.slot] = vacancy
+    asks = [ask for vacancy in due.values() if (ask := ask_for(snapshot, fleet, vacancy))]
+    for answer in engine.place(fleet, asks):
+        vacancy = due[answer.ask.service, answer.ask.slot]
+        if isinstance(answer, Placed):
+            result.placed.append(answer)
+            result.changes.setdefault(vacancy.service, []).extend(
+                _create(snapshot, vacancy, answer)
+            )
+        else:
+            result.unplaced.append(answer)
+            why = f"{vacancy.reason}; {words.summary(answer.refusals)}"
+            _wait(snapshot, result, vacancy, why, answer.refusals)
+    return result
+
+
+def ask_for(snapshot: Snapshot, fleet: Fleet, vacancy: Vacancy) -> Ask | None:
+    """The ask of a vacancy; None when its spec is not there."""
+    stored = snapshot.stored
+    service = stored.service(vacancy.service)
+    spec = stored.spec(vacancy.service, vacancy.generation)
+    if service is None or spec is None:
+        return None
+    required = requirements_of(stored, vacancy.service, vacancy.generation)
+    # Where the data is nothing can be avoided: the task waits its back-off and tries again.
+    has_home = required.node or any(fleet.homes.get(volume) for volume in required.volumes)
+    fixed = vacancy.only is not None or (bool(has_home) and not service.mode.is_global)
+    return Ask(
+        service=vacancy.service,
+        slot=vacancy.slot,
+        n=vacancy.n,
+        generation=vacancy.generation,
+        needs=required,
+        priority=spec.spec.priority,
+        only=vacancy.only,
+        excluded=() if fixed else vacancy.excluded,
+        fixes_volumes=not service.mode.is_global,
+    )
+
+
+def data_node(
+    snapshot: Snapshot, fleet: Fleet, service: ServiceId, generation: int, last: Task | None
+) -> NodeId | None:
+    """The node that a single replica with a writable bind goes back to.
+
+    None where it has no such node, or where the spec's own constraints now forbid that one:
+    then the user has moved it.
+    """
+    head = snapshot.stored.service(service)
+    if head is None or last is None or not last.pinned:
+        return None
+    required = requirements_of(snapshot.stored, service, generation)
+    if not required.data_on_node or not needs.is_single(head):
+        return None
+    candidate = fleet.candidates.get(last.node)
+    ask = Ask(service=service, slot=last.slot, n=0, generation=generation, needs=required)
+    if candidate is None or not filters.is_eligible(fleet, ask, candidate):
+        return None
+    return last.node
+
+
+class WaitingRoom:
+    """Which services wait for a node, by what they need."""
+
+    def __init__(self) -> None:
+        """Nobody waits."""
+        self._asks: dict[ServiceId, dict[tuple[object, ...], Ask]] = {}
+        self._kinds: dict[tuple[object, ...], dict[ServiceId, None]] = {}
+
+    def replace(self, service: ServiceId, asks: Iterable[Ask]) -> None:
+        """These are the service's asks that found no node, instead of those before."""
+        for kind in self._asks.pop(service, {}):
+            of_kind = self._kinds[kind]
+            of_kind.pop(service, None)
+            if not of_kind:
+                del self._kinds[kind]
+        kinds = {ask.kind: ask for ask in asks}
+        if kinds:
+            self._asks[service] = kinds
+            for kind in kinds:
+                self._kinds.setdefault(kind, {})[service] = None
+
+    def woken_by(self, fleet: Fleet, node: NodeId) -> list[ServiceId]:
+        """The services of which a waiting slot fits on this node now."""
+        candidate = fleet.candidates.get(node)
+        if candidate is None or not self._kinds:
+            return []
+        woken: dict[ServiceId, None] = {}
+        for kind, services in self._kinds.items():
+            first = next(iter(services))
+            if filters.first_refusal(fleet, self._asks[first][kind], candidate) is None:
+                woken |= services
+        return list(woken)
+
+    def everybody(self) -> list[ServiceId]:
+        """All services that wait for a node."""
+        return list(self._asks)
+
+
+def _create(snapshot: Snapshot, vacancy: Vacancy, placed: Placed) -> list[Change]:
+    stored = snapshot.stored
+    service = stored.service(vacancy.service)
+    spec = stored.spec(vacancy.service, vacancy.generation)
+    assert service is not None, "ask_for looked it up in this snapshot"
+    assert spec is not None, "ask_for looked it up in this snapshot"
+    reason = f"{vacancy.reason}; placed on {name(snapshot, placed.node)}"
+    task = Task(
+        service=vacancy.service,
+        slot=vacancy.slot,
+        n=vacancy.n,
+        node=placed.node,
+        generation=vacancy.generation,
+        reason=reason,
+        pinned=needs.is_pinned(placed.ask.needs, service),
+        exclusive=needs.is_exclusive(spec.spec, placed.ask.needs, service),
+        created_ms=snapshot.now_ms,
+        failures=vacancy.failures,
+    )
+    changes: list[Change] = [
+        change
+        for volume in placed.ask.needs.volumes
+        if (change := volumes.home(snapshot, volume, placed.node)) is not None
+    ]
+    changes.append(Put(task, ABSENT, reason))
+    return changes
+
+
+def _wait(
+    snapshot: Snapshot,
+    result: Scheduled,
+    vacancy: Vacancy,
+    reason: str,
+    refusals: tuple[Refusal, ...] = (),
+) -> None:
+    before = snapshot.observed.waiting.get(vacancy.service, {}).get(vacancy.slot)
+    result.waiting.setdefault(vacancy.service, {})[vacancy.slot] = Waiting(
+        service=vacancy.service,
+        slot=vacancy.slot,
+        generation=vacancy.generation,
+        since_ms=before.since_ms if before is not None else snapshot.now_ms,
+        reason=reason,
+        refusals=refusals,
+        not_before=vacancy.not_before,
+    )
+
+
+def _wake(result: Scheduled, service: ServiceId, when: float) -> None:
+    known = result.wake_at.get(service)
+    if known is None or when < known:
+        result.wake_at[service] = when

@@ -1,0 +1,100 @@
+"""What people are told of a change: one event for each that they would ask about."""
+
+from __future__ import annotations
+
+from homeport.lifecycle import Desired
+from homeport.model import Event, Node, Rollout, RolloutState, Service, Stack, Task, Volume
+from scheduler.cluster import keys
+from scheduler.cluster.changes import Change, Delete, Put
+from scheduler.cluster.observed import Waiting
+
+_ROLLOUT = {
+    RolloutState.UPDATING: "RolloutStarted",
+    RolloutState.PAUSED: "RolloutPaused",
+    RolloutState.COMPLETED: "RolloutCompleted",
+}
+
+
+def event_of(change: Change, old: keys.Stored | None, now_ms: int) -> Event | None:
+    """The event of a committed change; None for housekeeping. `old`: what was there before."""
+    match change:
+        case Put(value=Task() as task):
+            return _of_task(task, old, change.reason, now_ms)
+        case Put(value=Rollout() as rollout):
+            return Event(
+                at_ms=now_ms,
+                kind="service",
+                object=rollout.service,
+                reason=_ROLLOUT[rollout.state],
+                message=change.reason,
+            )
+        case Put(value=Volume() as volume) if old is None:
+            return Event(
+                at_ms=now_ms,
+                kind="stack",
+                object=f"{volume.stack}/{volume.name}",
+                reason="VolumePlaced",
+                message=change.reason,
+                node=volume.node,
+            )
+        case Delete():
+            match old:
+                case Service():
+                    return Event(
+                        at_ms=now_ms,
+                        kind="service",
+                        object=old.id,
+                        reason="Removed",
+                        message=change.reason,
+                    )
+                case Stack():
+                    return Event(
+                        at_ms=now_ms,
+                        kind="stack",
+                        object=old.name,
+                        reason="Removed",
+                        message=change.reason,
+                    )
+                case Node():
+                    return Event(
+                        at_ms=now_ms,
+                        kind="node",
+                        object=old.id,
+                        reason="Removed",
+                        message=change.reason,
+                        node=old.id,
+                    )
+                case _:
+                    return None
+        case _:
+            return None
+
+
+def waits(waiting: Waiting, now_ms: int) -> Event:
+    """A slot waits, or waits for another reason than before."""
+    return Event(
+        at_ms=now_ms,
+        kind="service",
+        object=f"{waiting.service}/{waiting.slot}",
+        reason="Waiting",
+        message=waiting.reason,
+    )
+
+
+def _of_task(task: Task, old: keys.Stored | None, message: str, now_ms: int) -> Event | None:
+    if not isinstance(old, Task):
+        reason = "Placed"
+    elif task.outcome is not None and old.outcome is None:
+        reason = task.outcome.state.name.capitalize()
+    elif task.desired is not old.desired and old.outcome is None:
+        reason = "Removing" if task.desired is Desired.REMOVED else "Stopping"
+    else:
+        return None
+    return Event(
+        at_ms=now_ms,
+        kind="task",
+        object=task.id,
+        reason=reason,
+        message=message,
+        node=task.node,
+    )
