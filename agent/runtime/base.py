@@ -32,6 +32,7 @@ from homeport.spec import NetworkSpec, Pairs, Resources, VolumeSpec
 
 LABEL_PREFIX = "dev.homeport."
 LABEL_CLUSTER = LABEL_PREFIX + "cluster"
+LABEL_NODE = LABEL_PREFIX + "node"
 LABEL_TASK = LABEL_PREFIX + "task"
 LABEL_STACK = LABEL_PREFIX + "stack"
 LABEL_SERVICE = LABEL_PREFIX + "service"

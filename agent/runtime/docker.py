@@ -62,6 +62,7 @@ class DockerSettings:
     """What the docker runtime is told by the agent's configuration."""
 
     cluster: str  # id of the cluster: what carries it is ours
+    node: str = ""  # our node's name: tells agents that share an engine apart
     state_dir: Path
     secrets_dir: Path  # on a tmpfs; see `agent.runtime.files.find_secrets_dir`
     base_url: str = ""  # as DOCKER_HOST has it; empty: as the environment says
@@ -76,7 +77,7 @@ class DockerRuntime:
         self._settings = settings
         self._engine = Engine(settings.base_url)
         self._images = Images(self._engine, clock, settings.pull_limits)
-        self._containers = Containers(self._engine, self._images, settings.cluster)
+        self._containers = Containers(self._engine, self._images, settings.cluster, settings.node)
         self._stack = StackResources(self._engine, settings.cluster)
         self._streams = Streams(self._engine)
         self._hooks = Hooks(self._streams)
@@ -127,6 +128,7 @@ class DockerRuntime:
         creation = docker_options.creation(
             work,
             cluster=self._settings.cluster,
+            node=self._settings.node,
             api=await self._refuse(work),
             file_paths=self._files.paths(work),
         )
@@ -325,7 +327,7 @@ class DockerRuntime:
 
     async def events(self) -> AsyncGenerator[RuntimeEvent, None]:
         """Changes of our containers, for ever; says "look at everything" after every gap."""
-        async for event in Events(self._engine, self._settings.cluster).read():
+        async for event in Events(self._engine, self._settings.cluster, self._settings.node).read():
             if event.task is None:
                 self._stack.forget()
             yield event

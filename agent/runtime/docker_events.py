@@ -29,10 +29,11 @@ RECONNECT_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0)
 class Events:
     """The stream of events of one engine, for one reader."""
 
-    def __init__(self, engine: Engine, cluster: str) -> None:
+    def __init__(self, engine: Engine, cluster: str, node: str = "") -> None:
         """Must be made in the running event loop of its reader."""
         self._engine = engine
         self._cluster = cluster
+        self._node = node
         self._loop = asyncio.get_running_loop()
         self._arrived = asyncio.Event()
         # An event only says "look again", so a second one for the same task adds nothing:
@@ -90,7 +91,7 @@ class Events:
                 self._pass_on(json.loads(line))
 
     def _pass_on(self, message: dict[str, Any]) -> None:
-        task = task_of((message.get("Actor") or {}).get("Attributes"), self._cluster)
+        task = task_of((message.get("Actor") or {}).get("Attributes"), self._cluster, self._node)
         if task is not None:
             action = str(message.get("Action", "")).partition(":")[0]
             self._tell(RuntimeEvent(task=task, action=action))

@@ -46,11 +46,12 @@ class Known:
 class Containers:
     """The containers of our cluster on one engine."""
 
-    def __init__(self, engine: Engine, images: Images, cluster: str) -> None:
+    def __init__(self, engine: Engine, images: Images, cluster: str, node: str = "") -> None:
         """`images` knows the digests."""
         self._engine = engine
         self._images = images
         self._cluster = cluster
+        self._node = node  # empty: no other agent uses this engine
         self._known: dict[TaskId, Known] = {}
         self._pids: dict[TaskId, int] = {}
 
@@ -86,7 +87,7 @@ class Containers:
         return tuple(sorted(found, key=lambda seen: seen.task))
 
     async def _look_at_listed(self, listed: dict[str, Any]) -> Seen | None:
-        task = task_of(listed.get("Labels"), self._cluster)
+        task = task_of(listed.get("Labels"), self._cluster, self._node)
         if task is None:
             return None
         try:
@@ -139,7 +140,7 @@ class Containers:
             self.forget(task)
             return None
         labels = docker_seen.labels_of(inspected)
-        if task_of(labels, self._cluster) != task:
+        if task_of(labels, self._cluster, self._node) != task:
             self.forget(task)  # somebody else's, under our name
             return None
         self._known[task] = Known(

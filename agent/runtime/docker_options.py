@@ -45,7 +45,12 @@ class Creation:
 
 
 def creation(
-    work: Work, *, cluster: str, api: tuple[int, int], file_paths: Sequence[str] = ()
+    work: Work,
+    *,
+    cluster: str,
+    api: tuple[int, int],
+    file_paths: Sequence[str] = (),
+    node: str = "",
 ) -> Creation:
     """How to create the container of `work`.
 
@@ -63,7 +68,7 @@ def creation(
         "Labels": {
             WATCHTOWER: "false",
             **dict(spec.labels),
-            **container_labels(cluster, work),
+            **container_labels(cluster, work, node),
         },
         "WorkingDir": spec.working_dir or None,
         "User": spec.user or None,

@@ -1,9 +1,9 @@
 """How a container says whose it is: its name, and the labels that a later agent reads.
 
-Whether something is ours is decided here and nowhere else: it carries our cluster's id
-and a task id. A newcomer's mistake: the name is not only for people. It is the
-node-local mutex that keeps a task from having two containers, so it is computed from the
-task id alone.
+Whether something is ours is decided here and nowhere else: it carries our cluster's id,
+our node's name (several agents may share one engine) and a task id. A newcomer's mistake:
+the name is not only for people. It is the node-local mutex that keeps a task from having
+two containers, so it is computed from the task id alone.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from dataclasses import asdict
 from agent.runtime.base import (
     LABEL_CLUSTER,
     LABEL_GENERATION,
+    LABEL_NODE,
     LABEL_PREFIX,
     LABEL_SERVICE,
     LABEL_SPEC_HASH,
@@ -48,7 +49,7 @@ def owner_labels(cluster: str, stack: str) -> dict[str, str]:
     return {LABEL_CLUSTER: cluster, LABEL_STACK: stack}
 
 
-def container_labels(cluster: str, work: Work) -> dict[str, str]:
+def container_labels(cluster: str, work: Work, node: str = "") -> dict[str, str]:
     """The labels that we put on a task's container; the user's own come on top unchanged.
 
     Hooks travel with the container, so that an agent which never saw the spec, because it
@@ -57,6 +58,7 @@ def container_labels(cluster: str, work: Work) -> dict[str, str]:
     container = work.generation.spec.container
     labels = {
         **owner_labels(cluster, work.assignment.stack),
+        **({LABEL_NODE: node} if node else {}),
         LABEL_TASK: work.task,
         LABEL_SERVICE: work.assignment.service_name,
         LABEL_GENERATION: str(work.assignment.generation),
@@ -74,9 +76,16 @@ def reserved(labels: Pairs) -> list[str]:
     return [key for key, _ in labels if key.startswith(LABEL_PREFIX)]
 
 
-def task_of(labels: Mapping[str, str] | None, cluster: str) -> TaskId | None:
-    """The task that these labels name; None for everything that is not of our cluster."""
+def task_of(labels: Mapping[str, str] | None, cluster: str, node: str = "") -> TaskId | None:
+    """The task that these labels name; None for everything that is not of our cluster.
+
+    With `node`, also None for what another agent on the same engine has made for its node.
+    The name of the node counts and not its id, which does not survive a lost state directory:
+    its containers must still be seen then, to be reported as unknown.
+    """
     if not labels or labels.get(LABEL_CLUSTER) != cluster:
+        return None
+    if node and labels.get(LABEL_NODE, node) != node:
         return None
     task = labels.get(LABEL_TASK, "")
     try:
