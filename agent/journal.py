@@ -142,6 +142,10 @@ class Journal:
             found.append(file)
         return tuple(found)
 
+    def last_lines(self, task: TaskId) -> tuple[str, ...]:
+        """What the task wrote before its last bad end."""
+        return self.stories.get(task, Story()).lines
+
     def lacks_secrets(self) -> bool:
         """Whether the data of a secret is gone, so that a scheduler has to send it again."""
         return any(

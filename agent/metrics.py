@@ -8,7 +8,7 @@ observer saw last; nothing here waits.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -51,15 +51,15 @@ class AgentView:
     """All that one scrape shows."""
 
     version: str
-    node: str
     inventory: Inventory
-    status: NodeStatus
-    load: Load | None
-    is_connected: bool
-    sessions: int
-    last_answer_ms: int
-    statuses: tuple[TaskStatus, ...]
-    tasks: tuple[TaskView, ...]
+    node: str = ""  # empty: it has not joined yet
+    status: NodeStatus = field(default_factory=NodeStatus)
+    load: Load | None = None
+    is_connected: bool = False
+    sessions: int = 0
+    last_answer_ms: int = 0
+    statuses: tuple[TaskStatus, ...] = ()
+    tasks: tuple[TaskView, ...] = ()
 
 
 Take = Callable[[Sample], float]

@@ -150,6 +150,8 @@ class Sessions:
         self.connected_to = ""
         self.link: SchedulerLink | None = None
         """The link of the session that is open or opening."""
+        self.stopped = asyncio.Event()
+        """Set when `run` has returned."""
         self.sessions = 0
         """How many were welcomed since the agent started."""
         self.last_answer_ms = 0
@@ -180,6 +182,12 @@ class Sessions:
 
     async def run(self) -> None:
         """Hold a session with one scheduler after the other, until `stop`."""
+        try:
+            await self._hold()
+        finally:
+            self.stopped.set()
+
+    async def _hold(self) -> None:
         failures = 0
         while not self._stop.is_set():
             address = self._address()

@@ -69,6 +69,8 @@ class Worker:
         self.runners: dict[TaskId, Runner] = {}
         self.unknown: dict[TaskId, Seen] = {}
         """Containers of ours that nobody told us of."""
+        self.on_change: Callable[[], None] = lambda: None
+        """Called when `conditions` or `unknown_containers` may have changed."""
         self._journal = journal
         self._reporter = reporter
         self._boot_id = boot_id
@@ -279,6 +281,7 @@ class Worker:
             )
             self._wanted_hash = None
             self._act(orders, wanted, leaving)
+            self.on_change()
             return Verdict.OBEY
 
     def _lacks_spec(self, orders: Orders) -> bool:
@@ -427,7 +430,10 @@ class Worker:
             if _gist(seen.pop(task, None)) != _gist(runner.seen):
                 runner.notice()
         gone = self._journal.leaving
-        self.unknown = {task: each for task, each in seen.items() if task not in gone}
+        unknown = {task: each for task, each in seen.items() if task not in gone}
+        if unknown.keys() != self.unknown.keys():
+            self.unknown = unknown
+            self.on_change()
 
 
 def _gist(seen: Seen | None) -> object:

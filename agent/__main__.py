@@ -1,0 +1,89 @@
+"""`python -m agent`: read the settings and run the agent until it is told to stop.
+
+Exit codes: 0 after a signal, 1 after a failure, 2 for a wrong command line, 78 for
+settings that cannot be used.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from agent.config import RUNTIMES, Config, ConfigError
+from homeport import __version__, logs, settings
+
+EX_CONFIG = 78
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the agent; the exit code."""
+    options = vars(_parser().parse_args(arguments))
+    file = options.pop("config")
+    try:
+        config = settings.load(
+            Config, prefix="HOMEPORT_AGENT_", environ=os.environ, flags=options, file=file
+        )
+        config.check()
+        logs.configure(config.log_format, config.log_level)
+    except (settings.SettingsError, ConfigError, ValueError) as error:
+        return _fail(error, EX_CONFIG)
+    # Only now: a wrong flag is told before gRPC has been loaded.
+    from agent.app import Agent
+    from agent.state_dir import StateDirBusy
+
+    async def run() -> None:
+        await Agent(config, os.environ).run()
+
+    try:
+        asyncio.run(run())
+    except (ConfigError, StateDirBusy, OSError, ExceptionGroup) as error:
+        leaf = _leaf(error)
+        if isinstance(leaf, ConfigError):
+            return _fail(leaf, EX_CONFIG)
+        if isinstance(leaf, StateDirBusy | OSError | ValueError):
+            return _fail(leaf, 1)
+        raise
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="homeport agent", description="Run this machine's part of a Homeport cluster."
+    )
+    add = parser.add_argument
+    add("--version", action="version", version=f"homeport {__version__}")
+    add("--config", type=Path, metavar="FILE", help="settings in TOML, by their names here")
+    add("--scheduler", metavar="HOST:PORT[,…]", help="where schedulers answer (127.0.0.1:7070)")
+    add("--name", help="the node's name when it first joins (the hostname)")
+    add("--state-dir", metavar="DIR", help="what must survive (/var/lib/homeport/agent)")
+    add("--runtime", choices=RUNTIMES, help="what runs tasks (auto: docker, or else process)")
+    add("--label", action="append", metavar="KEY=VALUE", help="a fact of this machine")
+    add("--docker-host", metavar="URL", help="the engine (as DOCKER_HOST says)")
+    add("--metrics-address", metavar="HOST:PORT", help="/metrics and /livez (127.0.0.1:7072)")
+    add("--no-task-metrics", dest="task_metrics", action="store_false", default=None,
+        help="leave cAdvisor's names to a cAdvisor that runs here")  # fmt: skip
+    add("--join-token", help="from `homeport join-token`, when the cluster asks for one")
+    add("--insecure", action="store_true", default=None, help="talk in plain text to others")
+    add("--starts-in-flight", type=int, metavar="N", help="containers started at a time (4)")
+    add("--log-format", choices=logs.FORMATS, help="console, json, or auto")
+    add("--log-level", choices=logs.LEVELS)
+    return parser
+
+
+def _leaf(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def _fail(error: BaseException, code: int) -> int:
+    sys.stderr.write(f"homeport agent: {error}\n")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
