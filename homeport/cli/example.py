@@ -116,6 +116,11 @@ def _linked_libraries(binaries: list[Path]) -> list[tuple[str, str]]:
         ).stdout
         for path in re.findall(r"(?:=> |^\s+)(/\S+) \(0x", listing, re.MULTILINE):
             found[path] = str(Path(path).resolve())
+    # Before 2.34 the C library opened these by name when it first looked a host up.
+    for folder in {str(Path(path).parent) for path in found if "/libc.so" in path}:
+        for name in ("libnss_dns.so.2", "libnss_files.so.2", "libresolv.so.2"):
+            if (path := Path(folder, name)).exists():
+                found[str(path)] = str(path.resolve())
     return sorted(found.items())
 
 
