@@ -12,6 +12,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import docker
 import pytest
@@ -38,13 +39,13 @@ def eventually(holds: Callable[[], object], what: str, *, deadline_seconds: floa
         time.sleep(0.02)
 
 
-def run_container(client: docker.APIClient, image: Image, **options: object) -> str:
+def run_container(client: docker.APIClient, image: Image, **options: Any) -> str:
     """Create and start a container; answers with its id."""
-    ports = options.pop("ports", {})
+    ports: dict[int | str, int | None] = options.pop("ports", {})
     network = options.pop("network", None)
     created = client.create_container(
         image.name,
-        ports=list(ports),  # type: ignore[call-overload]
+        ports=list(ports),
         host_config=client.create_host_config(port_bindings=ports, network_mode=network),
         **options,
     )
@@ -84,7 +85,7 @@ def client(docker_engine: RunningEngine) -> Iterator[docker.APIClient]:
     yield client
     for container in client.containers(all=True):
         client.remove_container(container["Id"], force=True, v=True)
-    client.prune_networks()
+    client.prune_networks()  # type: ignore[no-untyped-call]
 
 
 @pytest.fixture
@@ -120,7 +121,7 @@ def test_containers_of_one_network_find_each_other_by_name(client: docker.APICli
         client,
         BUSYBOX,
         network="stack_default",
-        command=["sh", "-c", "until wget -T 1 -q -O - http://web/; do sleep 0.1; done"],
+        command=["sh", "-c", "until wget -q -O - http://web/; do sleep 0.1; done"],
     )
     assert client.wait(asking, timeout=20)["StatusCode"] == 0
     assert client.logs(asking).decode().strip()
@@ -158,7 +159,8 @@ def test_an_image_stands_in_for_another_name(
 ) -> None:
     for name in ("nginx", "ghcr.io/team/app:2.1", "localhost:5000/app"):
         docker_engine.stand_in(name, WEB)
-        assert client.inspect_image(name)["Id"] == images.image_id(WEB)
+        image = client.inspect_image(name)  # type: ignore[no-untyped-call]
+        assert image["Id"] == images.image_id(WEB)
         client.remove_image(name, noprune=True)
 
 
@@ -215,7 +217,7 @@ def test_a_power_cut_ends_containers_and_keeps_their_files(engine: Engine) -> No
         network="stack_default",
         command=["sh", "-c", "test -e /kept && exit 7; touch /kept; sleep 1000"],
     )
-    eventually(lambda: b"kept" in client.export_paths(container), "the file")
+    eventually(lambda: {"Path": "/kept", "Kind": 1} in (client.diff(container) or []), "the file")
     pid = int(str(state(client, container)["Pid"]))
 
     engine.power_off()
@@ -268,7 +270,7 @@ def test_containers_reach_each_other_on_a_machine_whose_firewall_drops_what_it_f
         environment={"PYTHONPATH": str(ROOT)},
     ) as machine:
         machine.wait_for_end(deadline_seconds=40)
-        assert "exit code 0\n-P FORWARD DROP\n" == machine.output()
+        assert machine.output() == "exit code 0\n-P FORWARD DROP\n"
 
 
 # ------------------------------------------------------------------------------------------- hosts
@@ -310,27 +312,39 @@ def test_a_cut_host_reaches_nobody_until_it_is_healed(lab: Lab) -> None:
     assert reaches(third, first.address)
 
 
+LISTEN = """
+import socket
+with socket.socket(type=socket.SOCK_DGRAM) as ear:
+    ear.bind(("", 9))
+    print("listening", flush=True)
+    while True:
+        print("heard", ear.recv(100).decode(), flush=True)
+"""
+TELL = """
+import socket, sys
+with socket.socket(type=socket.SOCK_DGRAM) as mouth:
+    mouth.sendto(sys.argv[2].encode(), (sys.argv[1], 9))
+"""
+
+
 @pytest.mark.e2e
 def test_a_one_way_cut_loses_packets_one_way(lab: Lab) -> None:
+    # Datagrams: what has to be answered would not tell one way from the other.
     first, second, _ = lab.hosts
-    # Datagrams: whatever has to be answered would not tell one way from the other.
-    hear = first.exec(["busybox", "nc", "-u", "-l", "-p", "9"], stdout=subprocess.PIPE)
-    reply = second.exec(["busybox", "nc", "-u", "-l", "-p", "9"], stdout=subprocess.PIPE)
+    ears = [host.daemon([sys.executable, "-c", LISTEN], name="ear") for host in (first, second)]
+    for ear in ears:
+        ear.start().wait_for_line("listening")
+
     first.cut_from(second.address)
-    try:
-        for sender, to in ((second, first), (first, second)):
-            sender.run(["sh", "-c", f"echo hello | busybox timeout 1 nc -u {to.address} 9"])
-        assert reply.stdout is not None
-        assert reply.stdout.readline() == b"hello\n"
-        assert hear.stdout is not None
-        os.set_blocking(hear.stdout.fileno(), False)
-        assert hear.stdout.read() is None
-    finally:
-        for process in (hear, reply):
-            process.kill()
-            process.communicate()
+    second.run([sys.executable, "-c", TELL, first.address, "lost"])
+    first.run([sys.executable, "-c", TELL, second.address, "arrived"])
+    assert ears[1].wait_for_line("heard (.*)\n")[1] == "arrived"
+
     first.heal()
-    assert reaches(first, second.address)
+    second.run([sys.executable, "-c", TELL, first.address, "after the cut"])
+    assert ears[0].wait_for_line("heard (.*)\n")[1] == "after the cut"
+    for ear in ears:
+        ear.stop()
 
 
 @pytest.mark.e2e
@@ -408,11 +422,9 @@ with Lab(2, images=[SLEEPER]) as lab:
         for running in (engine, lab.hosts[0].engine):
             client = running.client()
             client.create_network("stack_default")
-            frozen = run_container(client, SLEEPER)
-            networked = run_container(client, SLEEPER, network="stack_default")
-            for container in (frozen, networked):
-                pids.append(str(client.inspect_container(container)["State"]["Pid"]))
-            client.pause(frozen)
+            container = run_container(client, SLEEPER, network="stack_default")
+            pids.append(str(client.inspect_container(container)["State"]["Pid"]))
+            client.pause(container)
         lab.hosts[1].daemon(["sleep", "1000"]).start()
         print("run", current_run().id, *pids, flush=True)
         {then}
@@ -446,7 +458,6 @@ def child_with_hosts(then: str) -> tuple[Daemon, str, list[int]]:
 @pytest.mark.parametrize(
     ("then", "trouble"),
     [
-        pytest.param("pass", None, id="after an ordinary end"),
         pytest.param("raise ValueError", None, id="after an exception"),
         pytest.param("time.sleep(1000)", signal.SIGINT, id="after Ctrl-C"),
         pytest.param("engine.kill9()", None, id="after an engine that was killed"),
@@ -485,7 +496,7 @@ def test_a_killed_run_is_swept_by_clean_and_a_live_one_is_not(
         )
         assert (done.returncode, done.stderr) == (0, "")
         assert traces_of(run_id, pids) == []
-        assert docker_engine.client().ping() == "OK"
+        assert docker_engine.client().ping()
     finally:
         child.stop()
 
@@ -544,7 +555,8 @@ def test_an_image_travels_through_the_registry(
     digest = registry.push(docker_engine, WEB, "testbed/web:1")
     name = f"{registry.address}/testbed/web"
     client.pull(name, "1")
-    assert f"{name}@{digest}" in client.inspect_image(f"{name}:1")["RepoDigests"]
+    image = client.inspect_image(f"{name}:1")  # type: ignore[no-untyped-call]
+    assert f"{name}@{digest}" in image["RepoDigests"]
     client.remove_image(f"{name}:1", noprune=True)
 
 
@@ -592,9 +604,12 @@ def test_a_cut_wire_resets_its_connections_and_refuses_until_it_is_resumed() -> 
                 for end in (near, far):
                     with pytest.raises(ConnectionResetError):
                         end.recv(1)
-        with socket.create_connection((wire.host, wire.port), timeout=10) as refused:
-            with pytest.raises(ConnectionResetError):
-                refused.recv(1)
+        # The reset comes before or after the connection is made.
+        with (
+            pytest.raises(ConnectionResetError),
+            socket.create_connection((wire.host, wire.port), timeout=10) as refused,
+        ):
+            refused.recv(1)
         wire.resume()
         with socket.create_connection((wire.host, wire.port), timeout=10) as near:
             far, _ = server.accept()
@@ -624,15 +639,19 @@ def test_prometheus_scrapes_what_it_is_told_to() -> None:
 
 
 def test_a_daemon_that_ends_early_is_quoted() -> None:
-    with Daemon(["sh", "-c", "echo no such file; exit 4"], name="failing") as failing:
-        with pytest.raises(RuntimeError, match=r"exit code 4 before (?s:.*)no such file"):
-            failing.wait_for_port(1)
+    with (
+        Daemon(["sh", "-c", "echo no such file; exit 4"], name="failing") as failing,
+        pytest.raises(RuntimeError, match=r"exit code 4 before (?s:.*)no such file"),
+    ):
+        failing.wait_for_port(1)
 
 
 def test_a_daemon_that_keeps_silent_is_given_up() -> None:
-    with Daemon(["sleep", "1000"]) as silent:
-        with pytest.raises(TimeoutError, match="without 'ready' in its log; it wrote nothing"):
-            silent.wait_for_line("ready", deadline_seconds=0.1)
+    with (
+        Daemon(["sleep", "1000"]) as silent,
+        pytest.raises(TimeoutError, match="without 'ready' in its log; it wrote nothing"),
+    ):
+        silent.wait_for_line("ready", deadline_seconds=0.1)
 
 
 def test_a_daemon_is_watched_from_its_latest_start_on() -> None:

@@ -39,7 +39,7 @@ They are shared: remove what you create, heal what you cut. For an engine or lab
         scheduler.kill9(); scheduler.start(); scheduler.terminate(); scheduler.tail()
 
     from tests.testbed.registry import Registry         # .address, .push(engine, image, "web:1")
-    from tests.testbed.proxy import Wire                # .stall(), .stall_after(n), .cut(), .resume()
+    from tests.testbed.proxy import Wire                # .stall(), .stall_after(n), .cut()
     from tests.testbed.prometheus import Prometheus     # .query("up"), .wait_for(…), .targets()
 
 Environment given to programs: this process's own without DOCKER_*, and HOMEPORT_TESTBED, by which

@@ -126,9 +126,7 @@ class Host:
 
     def pause(self) -> None:
         """Freeze every process on this host, containers too; `resume` lets them go on."""
-        for pid in self._processes():
-            with suppress(ProcessLookupError):
-                kill(pid, signal.SIGSTOP)
+        sweep.stop(self._processes())
 
     def resume(self) -> None:
         """Let every process on this host run again."""

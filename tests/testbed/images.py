@@ -7,6 +7,8 @@ share one layer of 2 MB and are loaded into an engine in one call.
 
 Compose files of the wild name `nginx`, `redis`, …: `RunningEngine.stand_in("nginx:alpine", WEB)`
 lets one of these answer to that name.
+
+Debian's busybox 1.35 has a trap: `wget -T` crashes when it looks up a name. Leave out `-T`.
 """
 
 import functools

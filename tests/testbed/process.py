@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from tests.testbed import sweep
 from tests.testbed.ledger import Component, current_run
 
 _POLL_SECONDS = 0.02
@@ -178,8 +179,8 @@ class Daemon:
             self._process.send_signal(number)
 
     def pause(self) -> None:
-        """SIGSTOP: it stays, connections open, and does nothing."""
-        self.signal(signal.SIGSTOP)
+        """SIGSTOP: it stays, connections open, and does nothing. Returns when it stands still."""
+        sweep.stop({self.pid} if self.alive else set())
 
     def resume(self) -> None:
         """SIGCONT."""

@@ -24,7 +24,7 @@ from tests.testbed.commands import ip, output_of
 _MARK = b"HOMEPORT_TESTBED="
 _CGROUPS = Path("/sys/fs/cgroup")
 _NAMESPACES = Path("/run/netns")
-_KILL_SECONDS = 15.0
+_DEADLINE_SECONDS = 15.0
 _MNT_DETACH = 2
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -92,7 +92,7 @@ def kill(find: Callable[[], set[int]], *, what: str) -> None:
 
     RuntimeError names what is still there after 15 s.
     """
-    deadline = time.monotonic() + _KILL_SECONDS
+    deadline = time.monotonic() + _DEADLINE_SECONDS
     while pids := find() - {os.getpid()}:
         if time.monotonic() > deadline:
             raise RuntimeError(f"cannot end {what}: {', '.join(map(describe, sorted(pids)))}")
@@ -100,6 +100,31 @@ def kill(find: Callable[[], set[int]], *, what: str) -> None:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         time.sleep(0.005)
+
+
+def stop(pids: set[int]) -> None:
+    """SIGSTOP, and return when every thread stands still: the kernel takes a moment to tell all.
+
+    RuntimeError names what still moves after 15 s.
+    """
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGSTOP)
+    deadline = time.monotonic() + _DEADLINE_SECONDS
+    while moving := [pid for pid in pids if not _stands_still(pid)]:
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"cannot stop {', '.join(map(describe, moving))}")
+        time.sleep(0.002)
+
+
+def _stands_still(pid: int) -> bool:
+    """Whether every thread of the process is stopped, or gone."""
+    for stat in Path(f"/proc/{pid}/task").glob("*/stat"):
+        with suppress(OSError):
+            text = stat.read_text()
+            if text[text.rindex(")") + 2] not in "TtZX":
+                return False
+    return True
 
 
 def describe(pid: int) -> str:
