@@ -148,7 +148,6 @@ class Dispatcher:
             if isinstance(record, Task):
                 if change.new is None:
                     self._authority.observed.forget(record.id)
-                    self._heard.get(record.node, {}).pop(record.id, None)
                 if session := self.sessions.get(record.node):
                     session.mark(record.id)
             elif isinstance(record, Node):

@@ -13,23 +13,11 @@ from typing import Any
 from homeport.seams import LinkLost, Stream
 from homeport.v1 import dispatcher_pb2
 from scheduler.dispatch.dispatcher import Dispatcher
+from scheduler.store.authority import NotLeading
 
 HELLO_SECONDS = 10.0
 """How long a fresh lane may take to say its first word."""
 RETRY_AFTER_MS = 1_000
-
-
-class NotLeading(Exception):
-    """This scheduler does not lead; `leader` is the address of the one that does, if known."""
-
-    def __init__(self, leader: str) -> None:
-        """`leader` may be empty."""
-        self.leader = leader
-        super().__init__(
-            f"this scheduler does not lead; the leader is {leader}"
-            if leader
-            else "no scheduler leads at the moment"
-        )
 
 
 class Lanes:

@@ -45,6 +45,8 @@ class ServerStream:
         """The lane closes when its handler returns."""
 
 
+# The generated base declares streams as generators; these write instead, because orders go out
+# from another coroutine than the one that reads.
 class DispatcherService(dispatcher_pb2_grpc.DispatcherServicer):
     """homeport.v1.Dispatcher. Errors that pass through here are mapped by the interceptor."""
 
@@ -53,24 +55,26 @@ class DispatcherService(dispatcher_pb2_grpc.DispatcherServicer):
         self._lanes = lanes
 
     async def Join(  # noqa: N802 (gRPC's name)
-        self, request: dispatcher_pb2.JoinRequest, context: Context
+        self,
+        request: dispatcher_pb2.JoinRequest,
+        context: Context,  # noqa: ARG002
     ) -> dispatcher_pb2.JoinResponse:
         """See the contract."""
         return await self._lanes.join(request)
 
-    async def Heartbeat(  # noqa: N802
+    async def Heartbeat(  # type: ignore[override]  # noqa: N802
         self, request_iterator: AsyncIterator[Any], context: Context
     ) -> None:
         """See the contract."""
         await _until_lost(self._lanes.heartbeat(ServerStream(request_iterator, context)))
 
-    async def Session(  # noqa: N802
+    async def Session(  # type: ignore[override]  # noqa: N802
         self, request_iterator: AsyncIterator[Any], context: Context
     ) -> None:
         """See the contract."""
         await _until_lost(self._lanes.session(ServerStream(request_iterator, context)))
 
-    async def Bulk(  # noqa: N802
+    async def Bulk(  # type: ignore[override]  # noqa: N802
         self, request_iterator: AsyncIterator[Any], context: Context
     ) -> None:
         """See the contract."""

@@ -189,25 +189,25 @@ class Session:
     async def _report(self, report: dispatcher_pb2.Report) -> None:
         authority = self._authority
         observed, dirt = authority.observed, authority.dirt
+        statuses = self._readable(report.statuses, TaskStatus)
         heard = reports.hear(
-            authority.mirror.tables,
-            self.node,
-            self._readable(report.statuses, TaskStatus),
-            is_complete=report.complete,
+            authority.mirror.tables, self.node, statuses, is_complete=report.complete
         )
         if heard.foreign:
             log.debug("tasks without a record here", node=self.node, tasks=heard.foreign[:10])
         if report.complete:
             self.heard.clear()
+        # What the agent said, believed or not: its hash counts all of it.
+        for status in statuses:
+            if status.state is TaskState.REMOVED:
+                self.heard.pop(status.task, None)
+            else:
+                self.heard[status.task] = status
         for task in heard.missing:
             if observed.status(task) is not None:
                 observed.forget(task)
                 dirt.service(_service(authority, task))
         for status in heard.statuses:
-            if status.state is TaskState.REMOVED:
-                self.heard.pop(status.task, None)
-            else:
-                self.heard[status.task] = status
             if observed.put_status(status):
                 dirt.service(_service(authority, status.task))
                 dirt.capacity = dirt.capacity or status.state in TERMINAL

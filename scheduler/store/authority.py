@@ -21,6 +21,19 @@ from scheduler.store.commit import Committer
 from scheduler.store.mirror import Mirror
 
 
+class NotLeading(Exception):
+    """This scheduler does not lead; `leader` is the address of the one that does, if known."""
+
+    def __init__(self, leader: str) -> None:
+        """`leader` may be empty."""
+        self.leader = leader
+        super().__init__(
+            f"this scheduler does not lead; the leader is {leader}"
+            if leader
+            else "no scheduler leads at the moment"
+        )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Authority:
     """One epoch's view of the cluster and right to change it."""

@@ -1,0 +1,455 @@
+"""The gRPC face of the cluster for users: homeport.v1.Control.
+
+Each method reads a request, has a decider decide, commits, and answers; what is wrong is
+raised and becomes a status in the interceptor. Methods need nothing of gRPC but its
+signature, so that the simulation calls them directly.
+"""
+# gRPC gives the methods' names and arguments.
+# ruff: noqa: N802, ARG002
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import grpc.aio
+from google.protobuf.message import Message
+
+import homeport
+from homeport import codec
+from homeport.model import Availability, Cluster, Node, NodeState, Service, Stack
+from homeport.spec import StackSpec, pairs
+from homeport.v1 import control_pb2, control_pb2_grpc
+from scheduler.api import (
+    admission,
+    bulkwork,
+    explaining,
+    requests,
+    selection,
+    validation,
+    watching,
+)
+from scheduler.api.bulkwork import Bulk
+from scheduler.api.errors import Invalid, NotFound, NotNow, Outdated
+from scheduler.api.feed import Feed
+from scheduler.api.paging import page
+from scheduler.api.requests import Decision
+from scheduler.api.views import Views, service_change
+from scheduler.cluster.snapshot import Snapshot
+from scheduler.reconcile import planning
+from scheduler.store.authority import Authority, NotLeading
+from scheduler.store.images import Images
+
+Context = grpc.aio.ServicerContext[Any, Any] | None
+
+M = TypeVar("M", bound=Message)
+
+PLANNED_MAX = 1_000
+CHUNK_MAX = 3 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lead:
+    """What the API works with while this scheduler leads."""
+
+    authority: Authority
+    feed: Feed
+    bulk: Bulk
+
+
+class ControlService(control_pb2_grpc.ControlServicer):
+    """homeport.v1.Control."""
+
+    def __init__(self, *, images: Images, store_name: str, address: str) -> None:
+        """`address`: where this scheduler is reached; `store_name` is for people."""
+        self.lead: Lead | None = None  # set while this scheduler leads
+        self.leader = ""  # the leader's address, as far as known
+        self._images = images
+        self._store_name = store_name
+        self._address = address
+
+    def _leading(self) -> Lead:
+        if self.lead is None:
+            raise NotLeading(self.leader)
+        return self.lead
+
+    # ------------------------------------------------------------ changing
+
+    async def Apply(
+        self, request: control_pb2.ApplyRequest, context: Context = None
+    ) -> control_pb2.ApplyResponse:
+        """See the contract."""
+        authority = self._leading().authority
+        spec = codec.from_message(StackSpec, request.stack)
+        if problems := validation.problems(spec):
+            raise Invalid(problems)
+
+        def decide() -> Decision[control_pb2.ApplyResponse]:
+            snapshot = authority.snapshot()
+            old = snapshot.stored.stack(spec.name)
+            expected = request.expected_generation
+            if expected and expected != (old.generation if old is not None else 0):
+                have = f"is at generation {old.generation}" if old is not None else "does not exist"
+                raise Outdated(f"stack {spec.name} {have}, and you saw {expected}: look again")
+            outcome = admission.apply(
+                snapshot.stored, spec, now_ms=snapshot.now_ms, revision=authority.mirror.newest
+            )
+            response = control_pb2.ApplyResponse(
+                stack=spec.name,
+                generation=outcome.generation,
+                changes=[service_change(each) for each in outcome.services],
+                notices=outcome.notices,
+            )
+            if request.validate_only:
+                response.tasks.extend(_planned(snapshot, outcome))
+            return Decision(response, outcome.objects, outcome.heads)
+
+        return await _once(authority, request, control_pb2.ApplyResponse, decide)
+
+    async def RemoveStack(
+        self, request: control_pb2.RemoveStackRequest, context: Context = None
+    ) -> control_pb2.RemoveStackResponse:
+        """See the contract."""
+        authority = self._leading().authority
+
+        def decide() -> Decision[control_pb2.RemoveStackResponse]:
+            view = authority.mirror.tables
+            stack = _stack(authority, request.stack)
+            for name in request.services:
+                if view.service_named(stack.name, name) is None:
+                    raise NotFound("service", name, f"stack {stack.name} has no such service")
+            outcome = admission.remove(view, stack, request.services)
+            kept = {
+                volume.name for volume in stack.volumes if view.volumes_of(stack.name, volume.name)
+            }
+            response = control_pb2.RemoveStackResponse(
+                services=[each.service for each in outcome.services], volumes_kept=sorted(kept)
+            )
+            return Decision(response, outcome.objects, outcome.heads)
+
+        return await _once(authority, request, control_pb2.RemoveStackResponse, decide)
+
+    async def Scale(
+        self, request: control_pb2.ScaleRequest, context: Context = None
+    ) -> control_pb2.ScaleResponse:
+        """See the contract."""
+        authority = self._leading().authority
+        problems = [
+            (f"replicas[{name}]", f"{count} is not between 0 and {validation.REPLICAS_MAX}")
+            for name, count in sorted(request.replicas.items())
+            if not 0 <= count <= validation.REPLICAS_MAX
+        ]
+        if problems or not request.replicas:
+            raise Invalid(problems or [("replicas", "say how many replicas of which service")])
+
+        def decide() -> Decision[control_pb2.ScaleResponse]:
+            snapshot = authority.snapshot()
+            _stack(authority, request.stack)
+            wanted: list[tuple[Service, int]] = []
+            for name, count in sorted(request.replicas.items()):
+                service = snapshot.stored.service_named(request.stack, name)
+                if service is None or service.removing:
+                    raise NotFound("service", name, f"stack {request.stack} has no such service")
+                if service.mode.is_global:
+                    raise NotNow(f"{name} is global: it has one task on each node that can run it")
+                wanted.append((service, count))
+            outcome = admission.scale(snapshot.stored, wanted)
+            response = control_pb2.ScaleResponse(
+                changes=[service_change(each) for each in outcome.services]
+            )
+            if request.validate_only:
+                response.tasks.extend(_planned(snapshot, outcome))
+            return Decision(response, outcome.objects, outcome.heads)
+
+        return await _once(authority, request, control_pb2.ScaleResponse, decide)
+
+    async def UpdateNode(
+        self, request: control_pb2.UpdateNodeRequest, context: Context = None
+    ) -> control_pb2.UpdateNodeResponse:
+        """See the contract."""
+        authority = self._leading().authority
+        try:
+            wish = Availability(request.availability) if request.availability else None
+        except ValueError:
+            raise Invalid([("availability", "ACTIVE, PAUSE or DRAIN")]) from None
+        labels = pairs(request.set_labels)
+        if problems := list(validation.label_problems("set_labels", labels)):
+            raise Invalid(problems)
+
+        def decide() -> Decision[control_pb2.UpdateNodeResponse]:
+            view = authority.mirror.tables
+            old = _node(authority, request.node)
+            changes = admission.node(
+                view,
+                old,
+                availability=wish,
+                set_labels=labels,
+                remove_labels=request.remove_labels,
+            )
+            after = snapshot_node(authority.snapshot().over(list(changes)), old)
+            response = control_pb2.UpdateNodeResponse(node=codec.to_message(after))
+            return Decision(response, heads=tuple(changes))
+
+        return await _once(authority, request, control_pb2.UpdateNodeResponse, decide)
+
+    async def RemoveNode(
+        self, request: control_pb2.RemoveNodeRequest, context: Context = None
+    ) -> control_pb2.RemoveNodeResponse:
+        """See the contract."""
+        authority = self._leading().authority
+
+        def decide() -> Decision[control_pb2.RemoveNodeResponse]:
+            view, observed = authority.mirror.tables, authority.observed
+            node = _node(authority, request.node)
+            belongings, heads, tasks = admission.forget(view, node)
+            volumes = [f"{each.stack}/{each.name}" for each in view.volumes_of_node(node.id)]
+            if not request.force:
+                if observed.node(node.id).state is NodeState.READY:
+                    raise NotNow(f"node {node.name} is up: stop its agent first, or say --force")
+                if pinned := [task for task in tasks if task.pinned and task.outcome is None]:
+                    raise NotNow(
+                        f"{len(pinned)} tasks belong to node {node.name}, where their data is:"
+                        " --force gives the data up"
+                    )
+            response = control_pb2.RemoveNodeResponse(tasks=len(tasks), volumes=volumes)
+            return Decision(response, tuple(belongings), tuple(heads))
+
+        return await _once(authority, request, control_pb2.RemoveNodeResponse, decide)
+
+    # ------------------------------------------------------------ listing
+
+    async def ListStacks(
+        self, request: control_pb2.ListStacksRequest, context: Context = None
+    ) -> control_pb2.ListStacksResponse:
+        """See the contract."""
+        views = self._views()
+        found, token = page(
+            views.snapshot.stored.stacks(),
+            lambda stack: (stack.name,),
+            size=request.page_size,
+            token=request.page_token,
+        )
+        return control_pb2.ListStacksResponse(
+            stacks=[views.stack(stack) for stack in found],
+            next_page_token=token,
+            revision=self._revision(),
+        )
+
+    async def ListServices(
+        self, request: control_pb2.ListServicesRequest, context: Context = None
+    ) -> control_pb2.ListServicesResponse:
+        """See the contract."""
+        views = self._views()
+        found, token = page(
+            selection.services(views.snapshot.stored, request.stack),
+            lambda service: (service.stack, service.name, service.id),
+            size=request.page_size,
+            token=request.page_token,
+        )
+        return control_pb2.ListServicesResponse(
+            services=[views.service(service) for service in found],
+            next_page_token=token,
+            revision=self._revision(),
+        )
+
+    async def ListTasks(
+        self, request: control_pb2.ListTasksRequest, context: Context = None
+    ) -> control_pb2.ListTasksResponse:
+        """See the contract."""
+        views = self._views()
+        view = views.snapshot.stored
+        services = selection.services(view, request.stack)
+        if request.service:
+            services = [service for service in services if service.name == request.service]
+            if not services:
+                raise NotFound("service", request.service)
+        node = _node(self._leading().authority, request.node) if request.node else None
+        chosen = (
+            task
+            for service in services
+            for task in views.tasks_of(service, all_tasks=request.all)
+            if node is None or task.task.node == node.id
+        )
+        found, token = page(
+            chosen,
+            lambda task: (
+                task.stack,
+                task.service_name,
+                task.task.service,
+                task.task.slot,
+                task.task.n,
+            ),
+            size=request.page_size,
+            token=request.page_token,
+        )
+        return control_pb2.ListTasksResponse(
+            tasks=found, next_page_token=token, revision=self._revision()
+        )
+
+    async def ListNodes(
+        self, request: control_pb2.ListNodesRequest, context: Context = None
+    ) -> control_pb2.ListNodesResponse:
+        """See the contract."""
+        views = self._views()
+        found, token = page(
+            views.snapshot.stored.nodes(),
+            lambda node: (node.name, node.id),
+            size=request.page_size,
+            token=request.page_token,
+        )
+        return control_pb2.ListNodesResponse(
+            nodes=[views.node(node) for node in found],
+            next_page_token=token,
+            revision=self._revision(),
+        )
+
+    async def ListEvents(
+        self, request: control_pb2.ListEventsRequest, context: Context = None
+    ) -> control_pb2.ListEventsResponse:
+        """See the contract."""
+        views = self._views()
+        wanted = (
+            event
+            for event in views.snapshot.observed.events
+            if event.sequence > request.after_sequence
+            and (not request.node or event.node == request.node)
+            and (not request.object or _concerns(event.object, request.object))
+            and (not request.stack or _concerns(event.object, request.stack))
+        )
+        found, token = page(
+            wanted,
+            lambda event: (event.sequence,),
+            size=request.page_size,
+            token=request.page_token,
+        )
+        return control_pb2.ListEventsResponse(
+            events=[views.event(event) for event in found], next_page_token=token
+        )
+
+    async def GetCluster(
+        self, request: control_pb2.GetClusterRequest, context: Context = None
+    ) -> control_pb2.GetClusterResponse:
+        """See the contract."""
+        authority = self._leading().authority
+        cluster = authority.mirror.tables.cluster or Cluster(id="")
+        return control_pb2.GetClusterResponse(
+            cluster=codec.to_message(cluster),
+            version=homeport.__version__,
+            leader=self._address,
+            epoch=authority.epoch,
+            revision=authority.mirror.newest,
+            store=self._store_name,
+            schedulers=[self._address],
+        )
+
+    async def Explain(
+        self, request: control_pb2.ExplainRequest, context: Context = None
+    ) -> control_pb2.ExplainResponse:
+        """See the contract."""
+        if not request.object:
+            raise Invalid([("object", "say what to explain: a service, web.1, a task or a node")])
+        return explaining.explain(self._views(), request.stack, request.object)
+
+    # ------------------------------------------------------------ streaming
+
+    async def Watch(  # type: ignore[override]
+        self, request: control_pb2.WatchRequest, context: Any
+    ) -> None:
+        """See the contract."""
+        lead = self._leading()
+        await watching.watch(lead.authority, lead.feed, request, context.write)
+
+    async def Logs(  # type: ignore[override]
+        self, request: control_pb2.LogsRequest, context: Any
+    ) -> None:
+        """See the contract."""
+        lead = self._leading()
+        await bulkwork.logs(lead.authority, lead.feed, lead.bulk, request, context.write)
+
+    async def Exec(  # type: ignore[override]
+        self, request_iterator: AsyncIterator[control_pb2.ExecRequest], context: Any
+    ) -> None:
+        """See the contract."""
+        lead = self._leading()
+        incoming = aiter(request_iterator)
+        await bulkwork.exec_(lead.authority, lead.bulk, incoming, context.write)
+
+    # ------------------------------------------------------------ images
+
+    async def StatImage(
+        self, request: control_pb2.StatImageRequest, context: Context = None
+    ) -> control_pb2.StatImageResponse:
+        """See the contract."""
+        self._leading()
+        archive = await self._images.whole(request.image_id)
+        if archive is not None:
+            return control_pb2.StatImageResponse(complete=True, received_bytes=archive.total_bytes)
+        received = await self._images.received_bytes(request.image_id)
+        return control_pb2.StatImageResponse(received_bytes=received)
+
+    async def PushImage(
+        self, request_iterator: AsyncIterator[control_pb2.PushImageRequest], context: Context = None
+    ) -> control_pb2.PushImageResponse:
+        """See the contract."""
+        self._leading()
+        last: control_pb2.PushImageRequest | None = None
+        async for request in request_iterator:
+            if last is None and await self._images.whole(request.image_id) is not None:
+                archive = await self._images.whole(request.image_id)
+                assert archive is not None, "it was there a moment ago and is never deleted"
+                return control_pb2.PushImageResponse(total_bytes=archive.total_bytes)
+            if last is not None and request.image_id != last.image_id:
+                raise Invalid([("image_id", "one call hands over one image")])
+            if len(request.chunk.data) > CHUNK_MAX:
+                raise Invalid([("chunk.data", f"at most {CHUNK_MAX} bytes at once")])
+            await self._images.append(request.image_id, request.chunk.offset, request.chunk.data)
+            last = request
+        if last is None:
+            raise Invalid([("image_id", "no image was sent")])
+        chunk = last.chunk
+        received = await self._images.received_bytes(last.image_id)
+        if received < chunk.total_bytes:
+            raise NotNow(f"{received} of {chunk.total_bytes} bytes are here; go on from there")
+        archive = await self._images.finish(last.image_id, chunk.total_bytes, chunk.archive_digest)
+        return control_pb2.PushImageResponse(total_bytes=archive.total_bytes)
+
+    # ------------------------------------------------------------ inside
+
+    def _views(self) -> Views:
+        return Views(self._leading().authority.snapshot())
+
+    def _revision(self) -> int:
+        return self._leading().authority.mirror.newest
+
+
+def _planned(snapshot: Snapshot, outcome: admission.Outcome) -> list[control_pb2.PlannedTask]:
+    after = snapshot.over([*outcome.objects, *outcome.heads])
+    views = Views(after)
+    return [views.planned(each) for each in planning.plan(after, outcome.touched)[:PLANNED_MAX]]
+
+
+def _stack(authority: Authority, name: str) -> Stack:
+    if not name:
+        raise Invalid([("stack", "say which stack")])
+    stack = authority.mirror.tables.stack(name)
+    if stack is None:
+        raise NotFound("stack", name)
+    return stack
+
+
+def _node(authority: Authority, name: str) -> Node:
+    node = authority.mirror.tables.node_named(name)
+    if node is None:
+        raise NotFound("node", name, "homeport nodes lists what there is")
+    return node
+
+
+def snapshot_node(snapshot: Snapshot, old: Node) -> Node:
+    """The node as it is in a snapshot that may have changes laid over it."""
+    return snapshot.stored.node(old.id) or old
+
+
+def _concerns(name: str, wanted: str) -> bool:
+    """Whether an event's object is the wanted one or belongs to it."""
+    return name == wanted or name.startswith((f"{wanted}/", f"{wanted}-", f"{wanted}."))
