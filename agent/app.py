@@ -36,7 +36,7 @@ from agent.runtime.files import find_secrets_dir
 from agent.session import Desk, Goodbye, Sessions
 from agent.state_dir import IdentityFile, JournalFile, SecretFiles, StateDir
 from agent.worker import Worker
-from homeport import __version__
+from homeport import __version__, systemd as supervisor
 from homeport.model import Inventory
 from homeport.seams import SystemClock, system_randomness
 from homeport.spec import Driver
@@ -93,13 +93,17 @@ class Agent:
         )
         try:
             metrics_address = await self._serve(server)
-            systemd.notify(self._environ, "READY=1")
+            supervisor.notify("READY=1", environ=self._environ)
             async with asyncio.TaskGroup() as background:
                 running = background.create_task(self._run(metrics_address), name="agent")
+                alive = background.create_task(
+                    supervisor.report_alive(self._environ), name="watchdog"
+                )
                 await self._stop.wait()
-                systemd.notify(self._environ, "STOPPING=1")
+                supervisor.notify("STOPPING=1", environ=self._environ)
                 await self._leave()
                 running.cancel()
+                alive.cancel()
         finally:
             await server.close()
             self._state.close()
@@ -144,7 +148,7 @@ class Agent:
             token=self._config.join_token,
         )
         # Which containers are ours is known only now.
-        runtime = self._runtime(driver, identity.cluster_id)
+        runtime = self._runtime(driver, identity.cluster_id, identity.name)
         medium = JournalFile(self._state.path / "journal")
         journal = _open_journal(medium, SecretFiles(self._secrets_dir() / "journal"))
         reporter, lease = Reporter(), Lease()
@@ -264,13 +268,14 @@ class Agent:
             return Driver.PROCESS, self._runtime(Driver.PROCESS, "")
         return Driver.DOCKER, runtime
 
-    def _runtime(self, driver: Driver, cluster_id: str) -> Runtime:
+    def _runtime(self, driver: Driver, cluster_id: str, node: str = "") -> Runtime:
         # Imported here: each weighs megabytes, and an agent has one.
         if driver is Driver.DOCKER:
             from agent.runtime.docker import DockerRuntime, DockerSettings
 
             settings = DockerSettings(
                 cluster=cluster_id,
+                node=node,
                 state_dir=self._state.path,
                 secrets_dir=self._secrets_dir(),
                 base_url=self._config.docker_host,

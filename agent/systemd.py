@@ -1,12 +1,9 @@
-"""What the agent says to systemd and asks of it; does nothing where there is none."""
+"""What the agent asks of systemd; what it says to it is in `homeport.systemd`."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
-import socket
-from collections.abc import Mapping
 
 ASK_SECONDS = 0.5
 
@@ -26,14 +23,3 @@ async def machine_goes_down() -> bool:
     except (OSError, TimeoutError):
         return False
     return output.strip() == b"stopping"
-
-
-def notify(environ: Mapping[str, str], state: str) -> None:
-    """Tell systemd, where it asked to be told (sd_notify)."""
-    address = environ.get("NOTIFY_SOCKET", "")
-    if not address:
-        return
-    if address.startswith("@"):
-        address = "\0" + address[1:]
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify, contextlib.suppress(OSError):
-        notify.sendto(state.encode(), address)
