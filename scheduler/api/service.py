@@ -423,6 +423,23 @@ class ControlService(control_pb2_grpc.ControlServicer):
         return self._leading().authority.mirror.newest
 
 
+async def _once(
+    authority: Authority, request: Any, response: type[M], decide: Callable[[], Decision[M]]
+) -> M:
+    carried = await requests.once(
+        authority,
+        type(request).__name__.removesuffix("Request"),
+        request,
+        request.request_id,
+        response,
+        decide,
+        keep=not request.validate_only,
+    )
+    answer: Any = carried.response
+    answer.revision = carried.revision
+    return carried.response
+
+
 def _planned(snapshot: Snapshot, outcome: admission.Outcome) -> list[control_pb2.PlannedTask]:
     after = snapshot.over([*outcome.objects, *outcome.heads])
     views = Views(after)
