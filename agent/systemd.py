@@ -10,10 +10,8 @@ ASK_SECONDS = 0.5
 
 async def machine_goes_down() -> bool:
     """Whether systemd is shutting the machine down; no where there is no systemd."""
-    if os.path.exists("/run/systemd/shutdown/scheduled"):
-        return True
-    if not os.path.isdir("/run/systemd/system"):
-        return False
+    if _is_there("shutdown/scheduled") or not _is_there("system"):
+        return _is_there("shutdown/scheduled")
     try:
         async with asyncio.timeout(ASK_SECONDS):
             asking = await asyncio.create_subprocess_exec(
@@ -23,3 +21,7 @@ async def machine_goes_down() -> bool:
     except (OSError, TimeoutError):
         return False
     return output.strip() == b"stopping"
+
+
+def _is_there(name: str) -> bool:
+    return os.path.exists(f"/run/systemd/{name}")
