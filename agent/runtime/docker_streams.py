@@ -352,10 +352,13 @@ class Connection:
 
     def release(self) -> None:
         """From the reading thread, when it has read all."""
-        if self._response is not None:
-            with suppress(OSError, AttributeError):
-                _buffered(self._response).close()
+        if self._response is None:
+            return
+        with suppress(OSError, AttributeError):
+            buffered = _buffered(self._response)
             self._response.close()
+            if buffered is not None:
+                buffered.close()  # after an upgrade the library has forgotten it
 
 
 def _buffered(response: requests.Response) -> Any:
@@ -392,8 +395,10 @@ def _deliver(
     except Exception as error:  # noqa: BLE001 - the reader must not wait for ever
         failure = Unavailable(f"cannot {what}: {error!r}")
     finally:
-        connection.release()
-        bridge.finish(failure)
+        try:
+            connection.release()
+        finally:
+            bridge.finish(failure)
     return failure
 
 
