@@ -18,6 +18,8 @@ needs=(
   "sysctl:procps"
   "prometheus:prometheus"
   "promtool:prometheus"
+  "docker-compose:docker-compose"
+  "systemd-analyze:systemd"
   "docker-registry:docker-registry"
   "curl:curl"
   "npm:npm"
