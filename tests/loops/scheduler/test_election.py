@@ -21,7 +21,6 @@ from scheduler.store.base import (
     LEADER_KEY,
     Ambiguous,
     Fence,
-    Fenced,
     Unavailable,
     Write,
 )
@@ -546,15 +545,3 @@ async def test_two_never_lead_at_once_whatever_befalls_their_lines(store, seed):
     assert [reign[2] for reign in epochs] == sorted({reign[2] for reign in epochs})
     for (_, end, _), (start, _, _) in itertools.pairwise(epochs):
         assert end <= start, "the work of one leader overlapped the next one's"
-
-
-def test_an_old_fence_is_refused_by_the_store_itself():
-    async def scenario():
-        store = MemoryStore(LoopClock())
-        old = await store.commit([Write(LEADER_KEY, b"")])
-        await store.commit([Write(LEADER_KEY, None)])
-        await store.commit([Write(LEADER_KEY, b"")])
-        with pytest.raises(Fenced):
-            await store.commit([Write("a", b"")], Fence(old))
-
-    asyncio.run(scenario())
