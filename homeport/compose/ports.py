@@ -8,51 +8,49 @@ from homeport.compose import quantities
 from homeport.compose.view import View
 from homeport.spec import Port, PublishMode
 
+PORTS_OF_STACK_MAX = 10_000
 PROTOCOLS = ("tcp", "udp", "sctp")
 _MODES = {"ingress": PublishMode.INGRESS, "host": PublishMode.HOST}
 
 
 def read(service: View) -> tuple[Port, ...]:
     """The published ports of a service, each once."""
-    found: list[Port] = []
+    found: dict[Port, None] = {}
+    taken: dict[tuple[int, str], set[str]] = {}
     for item in service.listed("ports"):
         ports = _long(item) if item.is_map else _short(item)
-        if len(found) + len(ports) > quantities.PORTS_MAX:
-            item.refuse(f"a service publishes at most {quantities.PORTS_MAX} ports")
+        service.context.ports += len(ports)
+        if service.context.ports > PORTS_OF_STACK_MAX:
+            item.refuse(f"a stack publishes at most {PORTS_OF_STACK_MAX} ports")
             break
         for port in ports:
-            if any(_collide(port, other) for other in found):
+            addresses = taken.setdefault((port.published, port.protocol), set())
+            if port not in found and port.published and _overlap(addresses, port.host_ip):
                 item.refuse(
                     f"the port {port.published}/{port.protocol} of the host is published twice",
                     "Remove one of the two",
                 )  # fmt: skip
-            elif port not in found:
-                found.append(port)
+            addresses.add(port.host_ip)
+            found[port] = None
     return tuple(found)
 
 
 def expose(service: View) -> tuple[str, ...]:
     """Ports that are open to other containers only."""
-    found: list[str] = []
+    found: dict[str, None] = {}
     for item in service.listed("expose"):
         text = item.as_text()
-        ports, _, protocol = text.partition("/")
-        if item.read(quantities.port_range, None) if not protocol else _checked(item, ports):
-            if protocol and protocol.lower() not in PROTOCOLS:
-                item.refuse(f"{protocol[:20]!r} is not one of {', '.join(PROTOCOLS)}")
-            found.append(text.lower())
-    return tuple(dict.fromkeys(found))
+        ports, slash, protocol = text.partition("/")
+        if _checked(item, ports) and (not slash or _protocol(item, protocol)):
+            found[text.lower()] = None
+    return tuple(found)
 
 
-def _collide(one: Port, other: Port) -> bool:
-    if not one.published or one == other:
-        return False
-    same = (one.published, one.protocol) == (other.published, other.protocol)
-    any_address = ("", "0.0.0.0", "::")  # noqa: S104 - compared, not bound to
-    overlap = one.host_ip == other.host_ip or (
-        (one.host_ip in any_address) != (other.host_ip in any_address)
-    )
-    return same and overlap
+def _overlap(addresses: set[str], address: str) -> bool:
+    everywhere = {"", "0.0.0.0", "::"}  # noqa: S104 - compared, not bound to
+    if address in everywhere:
+        return bool(addresses - everywhere) or address in addresses
+    return address in addresses or bool(addresses & everywhere)
 
 
 def _short(item: View) -> list[Port]:

@@ -18,6 +18,7 @@ from homeport.compose.tree import Key, Mapping, Node, Scalar, Sequence, is_exten
 from homeport.spec import Pairs, pairs
 
 T = TypeVar("T")
+D = TypeVar("D")
 
 TEXT_MAX = 128 << 10  # what one argument or variable may be long on Linux
 _BOOLS = {
@@ -32,6 +33,7 @@ class Context:
 
     report: Report
     read: set[str] = field(default_factory=set)  # paths that a reader has looked at
+    ports: int = 0  # published so far: a range of ports is few bytes and many values
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +196,7 @@ class View:
         found = self.at(key)
         return found.read(quantities.size_bytes, default) if found is not None else default
 
-    def choice(self, key: str, choices: dict[str, T], default: T) -> T:
+    def choice(self, key: str, choices: dict[str, T], default: D) -> T | D:
         """One of some words under a key."""
         found = self.at(key)
         if found is None:
