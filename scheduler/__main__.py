@@ -1,0 +1,101 @@
+"""`python -m scheduler`: read the settings, set up logging, run, and end with a fitting code.
+
+0 after a signal, 1 when something failed, 2 for a wrong command line, 78 (EX_CONFIG) for
+settings that cannot be used: systemd is told not to restart after that one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from homeport import logs
+from homeport.settings import SettingsError, load
+from scheduler.config import STORES, Config, ConfigError
+
+PREFIX = "HOMEPORT_SCHEDULER_"
+EX_CONFIG = 78
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a scheduler; returns the exit code."""
+    flags = vars(_parser().parse_args(arguments))
+    file = flags.pop("config")
+    try:
+        config = load(
+            Config,
+            prefix=PREFIX,
+            environ={name: os.environ[name] for name in os.environ if name != f"{PREFIX}CONFIG"},
+            flags=flags,
+            file=Path(file) if file else None,
+        )
+        config.check()
+        logs.configure(config.log_format, config.log_level)
+    except (SettingsError, ConfigError, ValueError) as error:
+        return _said(str(error), EX_CONFIG)
+    return _run(config)
+
+
+def _run(config: Config) -> int:
+    # Only now: whoever asks for --help, or errs, does not wait for gRPC to be loaded.
+    from scheduler import app
+    from scheduler.api.server import CannotListen
+    from scheduler.store.base import StoreError
+
+    expected = (CannotListen, StoreError, OSError)
+    try:
+        Path(config.state_dir).mkdir(mode=0o700, parents=True, exist_ok=True)
+        asyncio.run(app.run(config))
+    except expected as error:
+        return _said(str(error), 1)
+    except ExceptionGroup as group:
+        leaves = _leaves(group)
+        if not all(isinstance(error, expected) for error in leaves):
+            raise
+        return _said("; ".join(str(error) for error in leaves), 1)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="homeport scheduler",
+        description="Keep what users want, choose machines, and tell agents what to run.",
+        epilog=f"Every option can be set as {PREFIX}NAME in the environment or in FILE (TOML).",
+    )
+    add = parser.add_argument
+    add("--listen", metavar="HOST:PORT", help="gRPC for users and agents (127.0.0.1:7070)")
+    add("--http", metavar="HOST:PORT", help="metrics and health (127.0.0.1:7071); '' for none")
+    add("--advertise", metavar="HOST:PORT", help="where agents reach this scheduler")
+    add("--store", choices=STORES, help="where the cluster is kept (sqlite)")
+    add("--state-dir", metavar="DIR", help="files of this scheduler (/var/lib/homeport/scheduler)")
+    add("--name", help="of this scheduler, for people (the hostname)")
+    add(
+        "--insecure",
+        action="store_true",
+        default=None,
+        help="listen off the loopback although connections are not encrypted yet",
+    )
+    add("--log-format", choices=logs.FORMATS)
+    add("--log-level", choices=logs.LEVELS)
+    add("--config", metavar="FILE", default=os.environ.get(f"{PREFIX}CONFIG"))
+    return parser
+
+
+def _said(sentence: str, code: int) -> int:
+    sys.stderr.write(f"homeport scheduler: {sentence}\n")
+    return code
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    found: list[BaseException] = []
+    for error in group.exceptions:
+        found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())

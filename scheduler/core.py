@@ -1,0 +1,168 @@
+"""A scheduler above its transports: it follows the store, stands for leader, and leads.
+
+gRPC and the simulation put their own listeners on the same object. A newcomer's mistake:
+keeping something from one leadership to the next. All that a leader holds is made in
+`_lead` and gone when it returns.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from homeport.model import Cluster, Leader
+from homeport.seams import Clock, Randomness, identifier
+from scheduler.api.feed import Feed
+from scheduler.api.service import ControlService, Lead
+from scheduler.cluster import keys
+from scheduler.cluster.changes import ABSENT, Put
+from scheduler.cluster.observed import Dirt, Observed
+from scheduler.cluster.snapshot import Snapshot
+from scheduler.config import Timers
+from scheduler.controller import Controller
+from scheduler.dispatch.dispatcher import Dispatcher
+from scheduler.dispatch.lanes import Lanes
+from scheduler.election import Election, Leadership
+from scheduler.store.authority import Authority
+from scheduler.store.base import Ambiguous, Conflict, Damaged, Store, Unavailable
+from scheduler.store.commit import Committer
+from scheduler.store.images import Images
+from scheduler.store.mirror import Mirror
+
+RETRY_SECONDS = 0.5
+
+log = structlog.get_logger(__name__)
+
+
+class Core:
+    """One scheduler process without its listeners."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        me: Leader,
+        timers: Timers,
+        clock: Clock,
+        randomness: Randomness,
+        images: Images,
+        writer: str,
+    ) -> None:
+        """`writer` is this scheduler's name in the store, the same after a restart."""
+        self.mirror = Mirror(store)
+        self.lanes = Lanes()
+        self.control = ControlService(images=images, store_name=store.name, address=me.address)
+        self.election = Election(store, me=me, timers=timers, clock=clock, randomness=randomness)
+        self.on_leading: Callable[[bool], Awaitable[None]] | None = None
+        self._store = store
+        self._me = me
+        self._timers = timers
+        self._clock = clock
+        self._randomness = randomness
+        self._images = images
+        self._writer = writer
+
+    @property
+    def is_leading(self) -> bool:
+        """Whether users and agents are served here."""
+        return self.control.lead is not None
+
+    @property
+    def dispatcher(self) -> Dispatcher | None:
+        """The agents' side, while leading."""
+        return self.lanes.dispatcher
+
+    def snapshot(self) -> Snapshot | None:
+        """The cluster as the leader knows it; None while this scheduler does not lead."""
+        lead = self.control.lead
+        return lead.authority.snapshot() if lead is not None else None
+
+    async def run(self) -> None:
+        """Follow the store and stand for leader until cancelled. Raises StoreError."""
+        await self.mirror.start()
+        async with asyncio.TaskGroup() as background:
+            background.create_task(self.mirror.run(), name="mirror")
+            background.create_task(self._follow(), name="who leads")
+            background.create_task(self.election.run(self._lead), name="election")
+
+    async def _follow(self) -> None:
+        """Know the leader's address, to send agents and users there."""
+        while True:
+            leader = self.election.leader
+            address = leader.address if leader is not None else ""
+            self.lanes.leader = self.control.leader = address
+            await self.election.leader_changed()
+
+    async def _lead(self, leadership: Leadership) -> None:
+        # Everything that earlier leaders wrote is older than our key.
+        await self.mirror.wait_for(leadership.epoch)
+        committer = Committer(self._store, self.mirror, writer=self._writer)
+        try:
+            await self._ensure_cluster(committer, leadership)
+        except (Unavailable, Ambiguous) as error:
+            log.warning("cannot begin to lead", why=str(error))
+            await asyncio.sleep(RETRY_SECONDS)
+            return
+        observed, dirt = Observed(), Dirt()
+        controller = Controller(
+            self.mirror,
+            committer,
+            observed,
+            dirt,
+            self._clock,
+            self._randomness,
+            leadership.fence,
+        )
+        authority = Authority(
+            mirror=self.mirror,
+            committer=committer,
+            observed=observed,
+            dirt=dirt,
+            wake=controller.wake,
+            clock=self._clock,
+            randomness=self._randomness,
+            timers=self._timers,
+            fence=leadership.fence,
+            lead_until=lambda: leadership.lead_until,
+        )
+        dispatcher = Dispatcher(authority, schedulers=self._schedulers, images=self._images)
+        feed = Feed(authority)
+        authority.tell(
+            "scheduler", self._me.id, "Leading", f"{self._me.id} leads (epoch {leadership.epoch})"
+        )
+        self.lanes.dispatcher = dispatcher
+        self.control.lead = Lead(authority=authority, feed=feed, bulk=dispatcher.bulk)
+        try:
+            await self._tell(True)
+            async with asyncio.TaskGroup() as background:
+                background.create_task(controller.run(), name="controller")
+                background.create_task(dispatcher.run(), name="silence of nodes")
+        finally:
+            self.lanes.dispatcher = None
+            self.control.lead = None
+            feed.close()
+            await dispatcher.close("this scheduler leads no more")
+            await self._tell(False)
+
+    async def _tell(self, is_leading: bool) -> None:
+        if self.on_leading is not None:
+            await self.on_leading(is_leading)
+
+    def _schedulers(self) -> tuple[str, ...]:
+        return (self._me.address,)
+
+    async def _ensure_cluster(self, committer: Committer, leadership: Leadership) -> None:
+        """The first leader ever makes the cluster's own record. Raises StoreError."""
+        tables = self.mirror.tables
+        while tables.cluster is None:
+            if why := tables.unreadable.get(keys.CLUSTER):
+                raise Damaged(f"the cluster's own record cannot be read: {why}")
+            cluster = Cluster(id=identifier(self._randomness), created_ms=self._clock.wall_ms())
+            try:
+                await committer.commit([Put(cluster, ABSENT, "the first leader")], leadership.fence)
+            except Conflict:
+                await asyncio.sleep(RETRY_SECONDS)  # the mirror is about to see it
+            else:
+                log.info("a new cluster was made", cluster=cluster.id)
