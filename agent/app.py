@@ -281,6 +281,10 @@ class Agent:
                 base_url=self._config.docker_host,
             )
             return DockerRuntime(settings, self._clock)
+        if driver is Driver.SIMULATED:
+            from agent.runtime.simulated import SimulatedEngine, SimulatedRuntime
+
+            return SimulatedRuntime(SimulatedEngine(self._clock), cluster_id)
         raise ConfigError(f"this version has no {driver.name.lower()} runtime")
 
     def _secrets_dir(self) -> Path:

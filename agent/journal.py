@@ -64,6 +64,25 @@ class Secrets(Protocol):
         ...
 
 
+class MemorySecrets:
+    """Secrets for tests and simulations; a reboot loses them."""
+
+    def __init__(self) -> None:
+        self.data: dict[str, bytes] = {}
+
+    def put(self, digest: str, data: bytes, /) -> None:
+        """Keep the data of the secret with this digest."""
+        self.data[digest] = data
+
+    def get(self, digest: str, /) -> bytes | None:
+        """Its data."""
+        return self.data.get(digest)
+
+    def drop(self, digest: str, /) -> None:
+        """Forget it."""
+        self.data.pop(digest, None)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
     """One task that this node was told to have."""
@@ -246,7 +265,7 @@ class Journal:
         self.stories[task] = story
         events = [codec.encode(event).hex() for event in story.events]
         payload = json.dumps({"events": events, "lines": story.lines})
-        self._log.note((Kind.STORY, task), payload.encode())
+        self._log.note((Kind.STORY, task), payload.encode(), soon=False)
 
     def _sweep(self) -> None:
         assignments = [want.assignment for want in self.wanted.values()]

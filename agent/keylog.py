@@ -62,6 +62,51 @@ class Medium(Protocol):
         ...
 
 
+class MemoryMedium:
+    """A disk for tests and simulations: what was not synced is lost with the power."""
+
+    def __init__(self) -> None:
+        self.written = b""
+        self.durable = b""
+        self.syncs = 0
+        self.error: OSError | None = None
+        """Raised by all that writes, while it is set."""
+
+    def read(self) -> bytes:
+        """All of it."""
+        return self.written
+
+    async def append(self, data: bytes, *, sync: bool) -> None:
+        """Add to its end."""
+        await asyncio.sleep(0)
+        if self.error is not None:
+            raise self.error
+        self.written += data
+        if sync:
+            self.durable = self.written
+            self.syncs += 1
+
+    async def replace(self, data: bytes) -> None:
+        """Put `data` in place of all of it."""
+        if self.error is not None:
+            raise self.error
+        self.written = self.durable = data
+        self.syncs += 1
+
+    def truncate(self, size: int) -> None:
+        """Drop what is behind the first `size` bytes."""
+        self.written = self.written[:size]
+
+    def set_aside(self) -> str:
+        """Start empty."""
+        self.written = self.durable = b""
+        return "memory"
+
+    def cut_power(self) -> None:
+        """Lose what was not synced."""
+        self.written = self.durable
+
+
 class KeyLog:
     """The map and its log."""
 
@@ -80,12 +125,20 @@ class KeyLog:
             medium.truncate(whole_bytes)
         self._log_bytes = whole_bytes
         self._noted: dict[Key, bytes | None] = {}
+        self._later: dict[Key, bytes | None] = {}
         self._wake = asyncio.Event()
         self._is_unsynced = False
 
-    def note(self, key: Key, payload: bytes | None) -> None:
-        """Set the key, or delete it with None; `run` writes it soon."""
-        self._noted[key] = payload
+    def note(self, key: Key, payload: bytes | None, *, soon: bool = True) -> None:
+        """Set the key, or delete it with None; `run` writes it.
+
+        What need not be written soon waits for the next sync, and may be replaced until then.
+        """
+        if soon:
+            self._later.pop(key, None)
+            self._noted[key] = payload
+        else:
+            self._later[key] = payload
         self._wake.set()
 
     async def commit(self, changes: Mapping[Key, bytes | None]) -> None:
@@ -110,7 +163,8 @@ class KeyLog:
         next_sync = 0.0
         while True:
             try:
-                async with asyncio.timeout_at(next_sync if self._is_unsynced else None):
+                has_rest = self._is_unsynced or self._later
+                async with asyncio.timeout_at(next_sync if has_rest else None):
                     await self._wake.wait()
                 await asyncio.sleep(WRITE_SECONDS)
             except TimeoutError:
@@ -129,6 +183,8 @@ class KeyLog:
 
     async def _write(self, changes: dict[Key, bytes | None], *, sync: bool) -> None:
         noted, self._noted = self._noted, {}
+        if sync:
+            noted, self._later = {**noted, **self._later}, {}
         self._wake.clear()
         changes = {**noted, **changes}
         if not changes and not (sync and self._is_unsynced):

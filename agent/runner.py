@@ -40,6 +40,8 @@ LATE_LOOK_SECONDS = 1.0
 """After a start that did not name its process, look again so much later."""
 OUTAGE_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0)
 """Pauses between tries while the engine does not answer."""
+OWN_START_MS = 3_000
+"""An event that says "started" within so long of a start of ours is about that one."""
 LOG_SECONDS = 2.0
 LOG_TAIL = 50
 
@@ -119,10 +121,15 @@ class Runner:
 
     def notice(self, action: str = "") -> None:
         """Something happened to the container: look again. `action` as the runtime calls it."""
-        if action in ("create", "start") and self.record.state.value <= TaskState.RUNNING.value:
-            return  # our own doing, of which the runtime's answer has told
+        if action in ("create", "start") and self._is_own_start():
+            return  # the runtime's answer has told of it
         self._must_look = True
         self._wake.set()
+
+    def _is_own_start(self) -> bool:
+        if self.record.state is TaskState.RUNNING:
+            return self._now().boot_ms - self.record.running_since_ms < OWN_START_MS
+        return self.record.state.value < TaskState.RUNNING.value
 
     async def run(self) -> None:
         """Bring the task where it is wanted and keep it there, until its container is gone."""
