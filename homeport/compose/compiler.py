@@ -9,14 +9,14 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
-from homeport.compose import binds, networks, service as services, stored, variables
+from homeport.compose import binds, networks, service as services, stored, ties, variables
 from homeport.compose.build import BuildSpec
 from homeport.compose.check import check
 from homeport.compose.compiling import Compiling, Machine
 from homeport.compose.problems import Missing, Notice, Problem, Report
 from homeport.compose.project import Project, Request, assemble
 from homeport.compose.sources import Sources, is_absolute, resolve
-from homeport.compose.tree import Mapping, Node, Sequence, is_null
+from homeport.compose.tree import Mapping, Sequence
 from homeport.compose.view import Context, View
 from homeport.spec import (
     FileKind,
@@ -49,7 +49,7 @@ class Outcome:
 
     compiled: Compiled
     problems: tuple[Problem, ...]
-    read: frozenset[str]  # paths of keys that were looked at
+    paths_read: tuple[str, ...]  # of keys that a reader looked at, sorted
 
 
 def compile_stack(request: Request, machine: Machine, sources: Sources) -> Outcome:
@@ -68,7 +68,7 @@ def compile_stack(request: Request, machine: Machine, sources: Sources) -> Outco
             missing=tuple(sorted(set(report.missing))),
         ),
         problems=tuple(sorted(set(report.problems))),
-        read=frozenset(context.read),
+        paths_read=tuple(sorted(context.read)),
     )
 
 
@@ -100,8 +100,8 @@ class _Stack:
             services.read(name, view, names, luggage, self.compiling)
             for name, view in active.items()
         ]
-        specs = _with_links(read)
-        self.refuse_circles(specs, active)
+        specs = ties.with_links(read)
+        ties.refuse_circles(specs, active)
         stack = StackSpec(
             name=self.project.name,
             services=tuple(sorted(specs, key=lambda spec: spec.name)),
@@ -223,64 +223,3 @@ class _Stack:
 
     def unused(self, word: str, view: View) -> None:
         view.notice(f"no active service uses this {word}; it is not made", "Remove it")
-
-    # --------------------------------------------------------------------------- circles
-
-    def refuse_circles(self, specs: list[ServiceSpec], views: dict[str, View]) -> None:
-        """Services that wait for each other never start."""
-        waits = {spec.name: [d.service for d in spec.depends_on] for spec in specs}
-        done: set[str] = set()
-        for start in waits:
-            trail: list[str] = []
-            stack = [(start, iter(waits[start]))]
-            while stack:
-                name, others = stack[-1]
-                if len(stack) > len(trail):
-                    trail.append(name)
-                following = next((o for o in others if o not in done), None)
-                if following is None:
-                    done.add(name)
-                    trail.pop()
-                    stack.pop()
-                elif following in trail:
-                    loop = " waits for ".join((*trail[trail.index(following) :], following))
-                    found = views[following].at("depends_on") or views[following]
-                    found.refuse(f"these services wait for each other: {loop[:400]}")
-                    return
-                else:
-                    stack.append((following, iter(waits.get(following, []))))
-
-
-def _with_links(read: list[services.Read]) -> list[ServiceSpec]:
-    """Give the targets of links the names by which they are called."""
-    aliases: dict[str, dict[str, set[str]]] = {}
-    networks_of = {
-        one.spec.name: {each.network for each in one.spec.container.networks} for one in read
-    }
-    for one in read:
-        for target, alias, _ in one.links:
-            for shared in sorted(networks_of[one.spec.name] & networks_of.get(target, set())):
-                aliases.setdefault(target, {}).setdefault(shared, set()).add(alias)
-    specs = []
-    for one in read:
-        extra = aliases.get(one.spec.name)
-        if extra:
-            joined = tuple(
-                replace(
-                    each,
-                    aliases=tuple(
-                        dict.fromkeys((*each.aliases, *sorted(extra.get(each.network, ()))))
-                    ),
-                )
-                for each in one.spec.container.networks
-            )
-            container = replace(one.spec.container, networks=joined)
-            specs.append(replace(one.spec, container=container))
-        else:
-            specs.append(one.spec)
-    return specs
-
-
-def is_given(node: Node | None) -> bool:
-    """True for a key with a value."""
-    return not is_null(node)
