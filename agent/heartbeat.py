@@ -67,8 +67,9 @@ class HeartbeatLane:
     async def run(self) -> None:
         """Beat until cancelled. Raises LinkLost when the answers fail to come."""
         async with asyncio.TaskGroup() as background:
-            background.create_task(self._send(), name="heartbeats")
+            # First the receiver: it enters the limit that the sender sets.
             background.create_task(self._receive(), name="answers to heartbeats")
+            background.create_task(self._send(), name="heartbeats")
 
     async def _send(self) -> None:
         while True:
