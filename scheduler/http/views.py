@@ -51,8 +51,8 @@ def families(standing: Standing, snapshot: Snapshot | None) -> list[Family]:
         Family(
             name="homeport_build_info",
             help="The version that runs; always 1.",
-            labels=("version", "store"),
-            samples=(((standing.version, standing.store), 1),),
+            labels=("version", "component", "store"),
+            samples=(((standing.version, "scheduler", standing.store), 1),),
         ),
         Family(
             name="homeport_scheduler_is_leader",
@@ -83,6 +83,7 @@ def _services(snapshot: Snapshot) -> Iterator[Family]:
     pending: Counter[Labels] = Counter()
     restarts: Counter[Labels] = Counter()
     columns: dict[str, list[tuple[Labels, float]]] = {name: [] for name in _REPLICAS}
+    modes: list[tuple[Labels, float]] = []
     for service in sorted(snapshot.stored.services(), key=lambda each: each.id):
         name = (service.stack, service.name)
         tasks = snapshot.stored.tasks_of_service(service.id)
@@ -97,6 +98,7 @@ def _services(snapshot: Snapshot) -> Iterator[Family]:
                 existing += 1
                 updated += task.generation >= service.template_generation
                 available += is_ready(status)
+        modes.append(((*name, service.mode.name.lower().replace("_", "-")), 1))
         waiting = snapshot.observed.waiting.get(service.id, {})
         if waiting:
             phases[*name, "Pending"] += len(waiting)
@@ -112,6 +114,12 @@ def _services(snapshot: Snapshot) -> Iterator[Family]:
             "homeport_service_metadata_generation": service.generation,
         }.items():
             columns[column].append((name, value))
+    yield Family(
+        name="homeport_service_info",
+        help="What a service is; always 1. A job's tasks are meant to end.",
+        labels=("stack", "service", "mode"),
+        samples=tuple(modes),
+    )
     yield Family(
         name="homeport_task_status_phase",
         help="Tasks by phase.",
@@ -264,13 +272,17 @@ def _task_target(snapshot: Snapshot, service: Service, task: Task) -> dict[str, 
         return None
     port = _scrape_option(labels, "port")
     address = ""
+    here = _bracketed(next(iter(node.inventory.addresses), ""))
     for bound in status.ports:
         # A published port is reached from everywhere; a container's address may not be.
-        if port in ("", str(bound.target)) and node.inventory.addresses:
-            address = f"{_bracketed(node.inventory.addresses[0])}:{bound.published}"
+        if port in ("", str(bound.target)) and here:
+            address = f"{here}:{bound.published}"
             break
-    if not address and port and status.addresses:
-        address = f"{_bracketed(status.addresses[0][1])}:{port}"
+    if not address and port:
+        if edition.spec.container.network_mode == "host":
+            address = f"{here}:{port}" if here else ""
+        elif status.addresses:
+            address = f"{_bracketed(status.addresses[0][1])}:{port}"
     if not address:
         return None
     meta = {
