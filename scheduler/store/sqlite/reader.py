@@ -23,12 +23,14 @@ from scheduler.store.base import (
 )
 from scheduler.store.compare import refusal
 from scheduler.store.sqlite.faults import damaged, translating
-from scheduler.store.sqlite.grouping import checksum_of, revision_of, sequence_of
+from scheduler.store.sqlite.grouping import POSITION_BITS, checksum_of, revision_of, sequence_of
 
 HISTORY_ROWS = 2_000
 """Rows read at once for a watcher that is far behind."""
-COMMIT_ROWS_MAX = 1 << 20
-"""No commit has more rows; see `grouping.POSITION_BITS`."""
+COMMIT_ROWS_MAX = 1 << POSITION_BITS
+"""No commit has more rows."""
+SEQUENCE_END = (1 << 63) - 1
+"""Behind all that can be in the log."""
 
 Row = tuple[bytes, int, bytes | None, int | None, int]
 """key, sequence, value, created, checksum."""
@@ -92,11 +94,11 @@ class Reader:
             compacted = compacted_revision(self._file)
             if after < compacted:
                 raise Compacted(compacted)
-            rows = self._log_rows(sequence_of(after + 1), HISTORY_ROWS)
+            rows = self._log_rows(after + 1, None, HISTORY_ROWS)
             if len(rows) == HISTORY_ROWS:  # the last commit may not be whole
                 last = revision_of(rows[-1][1])
                 whole = [row for row in rows if revision_of(row[1]) < last]
-                rows = whole or self._log_rows(sequence_of(last), COMMIT_ROWS_MAX)
+                rows = whole or self._log_rows(last, last, COMMIT_ROWS_MAX)
         changes: list[StoreChange] = []
         revision = after
         for row in rows:
@@ -106,11 +108,13 @@ class Reader:
                 changes.append(StoreChange(record.key, row[2], revision, record.created))
         return Batch(revision, tuple(changes))
 
-    def _log_rows(self, start: int, count: int) -> Sequence[Row]:
+    def _log_rows(self, first: int, last: int | None, count: int) -> Sequence[Row]:
+        """Rows of the commits from `first` to `last`, None: to the end; at most so many."""
+        end = SEQUENCE_END if last is None else sequence_of(last + 1)
         return self._file.execute(
             "SELECT key, sequence, value, created, checksum FROM log"
-            " WHERE sequence >= ? ORDER BY sequence LIMIT ?",
-            (start, count),
+            " WHERE sequence >= ? AND sequence < ? ORDER BY sequence LIMIT ?",
+            (sequence_of(first), end, count),
         ).fetchall()
 
     def _record(self, row: Row) -> Record:

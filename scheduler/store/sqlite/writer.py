@@ -22,8 +22,8 @@ COMPACT_STEP = 64
 """Revisions forgotten per transaction while at it, so that no commit waits long for it."""
 FREE_PAGES_MAX = 256
 """Free pages that the file may keep for reuse."""
-VACUUM_PAGES = 64
-"""Pages given back to the file system per step."""
+VACUUM_PAGES_MIN = 64
+"""Pages given back to the file system per step of compaction, at least."""
 
 
 class Writer:
@@ -119,7 +119,9 @@ class Writer:
         self._file.execute("UPDATE compacted SET revision = ?", (revision,))
         free = self._file.execute("PRAGMA freelist_count").fetchone()[0]
         if free > FREE_PAGES_MAX:
-            self._file.execute(f"PRAGMA incremental_vacuum({VACUUM_PAGES})").fetchall()
+            for _ in range(max(VACUUM_PAGES_MIN, free // 8)):
+                # One by one: Python's module stops after the first page of a larger number.
+                self._file.execute("PRAGMA incremental_vacuum(1)")
         return revision
 
     def _pointer(self, key: bytes) -> Pointer | None:
