@@ -7,10 +7,11 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 import click
+import grpc
 
 from homeport.cli import options, output
 from homeport.cli.tasks import reason_of, state_of
-from homeport.client import Client
+from homeport.client import CallFailed, Client
 from homeport.v1 import types_pb2
 
 TIMED_OUT = 124
@@ -91,10 +92,14 @@ def until_gone(client: Client, stack: str, names: Collection[str], timeout_secon
     """Wait until no task of the named services (none: of the stack) is left."""
     deadline = time.monotonic() + timeout_seconds
     while True:
-        left = [
-            view for view in client.tasks(stack=stack, all=True) if _named(view.service_name, names)
-        ]
-        left += [view for view in client.services(stack) if _named(view.service.name, names)]
+        try:
+            tasks = client.tasks(stack=stack, all=True)
+            left = [view for view in tasks if _named(view.service_name, names)]
+            left += [view for view in client.services(stack) if _named(view.service.name, names)]
+        except CallFailed as error:
+            if error.code is not grpc.StatusCode.NOT_FOUND:
+                raise
+            left = []  # the stack itself is gone
         if not left:
             return True
         if time.monotonic() >= deadline:

@@ -119,7 +119,7 @@ def test_a_slot_that_fits_nowhere_waits_and_says_why(cluster: Cluster) -> None:
         for view in cluster.tasks("shop", "web")
         if view.status.state == types_pb2.TASK_STATE_PENDING
     ]
-    assert {objection.rule for objection in waiting.objections} == {"port"}
+    assert {objection.rule for objection in waiting.objections} == {"ports"}
     explained = cluster.homeport("explain", "shop/web.4").stdout
     assert all(f"{name}:" in explained for name in ("h1", "h2", "h3"))
     assert "18080" in explained
