@@ -20,7 +20,7 @@ They are shared: remove what you create, heal what you cut. For an engine or lab
         engine.stand_in("nginx:alpine", WEB)
         engine.host                          # DOCKER_HOST: unix://…
         engine.client()                      # docker.APIClient, closed with the engine
-        engine.address                       # where published ports answer
+        engine.address, engine.ports         # where published ports answer; fixed ones to take
         engine.kill9(); engine.start()       # also terminate, restart, pause, resume, power_off
         engine.dockerd.tail()                # the daemon's log
 

@@ -33,6 +33,8 @@ class RunningEngine:
         """What DOCKER_HOST should be: `unix://…`."""
         self.address = address
         """Where this process reaches the ports that containers publish."""
+        self.ports = range(28_000, 28_020)
+        """Ports to publish under a fixed number."""
         self._clients: list[docker.APIClient] = []
 
     def client(self, *, timeout_seconds: float = 60) -> docker.APIClient:
@@ -69,6 +71,10 @@ class Engine(RunningEngine):
 
     `live_restore` keeps containers running while dockerd is away; Swarm mode refuses it.
     `component` is given by a lab, whose host the engine then is part of.
+
+    While a dockerd is away nothing holds the ports of its containers, and other engines of the
+    machine may publish theirs there. A test that expects a port back takes one of `ports`, which
+    no other engine of the testbed has, rather than let the engine choose.
     """
 
     def __init__(
@@ -126,6 +132,7 @@ class Engine(RunningEngine):
         if self._namespace is not None:
             return []
         self._bridge = MachineBridge(self._component)
+        self.ports = self._bridge.ports
         return self._bridge.dockerd_arguments()
 
     def _prepare(self) -> tuple[Daemon, Daemon]:

@@ -109,8 +109,8 @@ class Host:
     # ------------------------------------------------------------------------------- trouble
 
     def cut(self) -> None:
-        """Pull the network cable: nothing comes in or goes out, and connections hang."""
-        self._switch.set_port(self._number, up=False)
+        """Lose every packet to and from this host, silently: connections hang."""
+        self._switch.set_port(self._number, forwards=False)
 
     def cut_from(self, address: str) -> None:
         """Lose every packet from `address` to this host; the other way they still arrive."""
@@ -119,10 +119,11 @@ class Host:
         self._barriers.append(rule)
 
     def heal(self) -> None:
-        """Undo every `cut` and `cut_from`."""
+        """Undo every `cut` and `cut_from`; a peer that looked for the host meanwhile may need a second
+        more to find it."""
         while self._barriers:
             output_of(*self._enter(), "iptables", "-w", "-D", *self._barriers.pop())
-        self._switch.set_port(self._number, up=True)
+        self._switch.set_port(self._number, forwards=True)
 
     def pause(self) -> None:
         """Freeze every process on this host, containers too; `resume` lets them go on."""

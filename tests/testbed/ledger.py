@@ -169,6 +169,12 @@ def _is_young(directory: Path) -> bool:
         return False
 
 
+def index_of(block: ipaddress.IPv4Network) -> int:
+    """A block's number among all, from 0 to 1,023: unique on this machine while it is reserved."""
+    offset = int(block.network_address) - int(_SPACE.network_address)
+    return offset // block.num_addresses
+
+
 def _make_state() -> None:
     if len(str(STATE)) > _LONGEST_STATE_PATH:
         raise RuntimeError(

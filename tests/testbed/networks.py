@@ -11,7 +11,10 @@ import ipaddress
 
 from tests.testbed import sweep
 from tests.testbed.commands import ip, output_of
-from tests.testbed.ledger import Component
+from tests.testbed.ledger import Component, index_of
+
+_FIRST_PORT = 10_240
+_PORTS_PER_BLOCK = 20
 
 
 class MachineBridge:
@@ -25,6 +28,9 @@ class MachineBridge:
     def __init__(self, component: Component) -> None:
         self._run = component.run
         self._block = self._run.reserve_block()
+        # Below what the kernel and engines choose from by themselves (32768 and up).
+        first = _FIRST_PORT + _PORTS_PER_BLOCK * index_of(self._block)
+        self.ports = range(first, first + _PORTS_PER_BLOCK)
         self._name = f"hp{self._run.id}e{component.number}"
         self._run.record("link", self._name)
         ip("link", "add", self._name, "type", "bridge")
@@ -99,10 +105,13 @@ class Switch:
         ip(*inside, "address", "add", f"{address}/24", "dev", link)
         ip(*inside, "link", "set", link, "up")
 
-    def set_port(self, number: int, *, up: bool) -> None:
-        """Pull a host's cable out of the switch, or put it back."""
-        state = "up" if up else "down"
-        ip("-n", self._namespace, "link", "set", f"port{number}", state)
+    def set_port(self, number: int, *, forwards: bool) -> None:
+        """Let a host's frames through, or lose them all, without the host seeing its link go."""
+        state = "3" if forwards else "0"
+        output_of(
+            *("nsenter", f"--net=/run/netns/{self._namespace}"),
+            *("bridge", "link", "set", "dev", f"port{number}", "state", state),
+        )
 
     def remove(self) -> None:
         """Delete the hosts' namespaces, the switch and the cable; nothing may run in them."""

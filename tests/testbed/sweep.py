@@ -25,6 +25,7 @@ _MARK = b"HOMEPORT_TESTBED="
 _CGROUPS = Path("/sys/fs/cgroup")
 _NAMESPACES = Path("/run/netns")
 _DEADLINE_SECONDS = 15.0
+_YOUNG_SECONDS = 1.0
 _MNT_DETACH = 2
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -52,13 +53,34 @@ def marked(mark: str) -> set[int]:
         wanted += b"\0"
     found = set()
     for pid in _pids():
-        try:
-            environment = Path(f"/proc/{pid}/environ").read_bytes()
-        except OSError:
-            continue
+        environment = _environment_of(pid)
         if (environment.startswith(wanted) or b"\0" + wanted in environment) and start_time(pid):
             found.add(pid)
     return found
+
+
+def _environment_of(pid: int) -> bytes:
+    """A process's environment; empty for one that is gone or belongs to the kernel.
+
+    While the kernel starts a program its environment reads as empty, already after the parent was
+    told that it runs. So one that is empty and young is asked again.
+    """
+    while True:
+        try:
+            environment = Path(f"/proc/{pid}/environ").read_bytes()
+        except OSError:
+            return b""
+        if environment or not _is_young(pid):
+            return environment
+        time.sleep(0.002)
+
+
+def _is_young(pid: int) -> bool:
+    started = start_time(pid)
+    if started is None:
+        return False
+    seconds = int(started) / os.sysconf("SC_CLK_TCK")
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - seconds < _YOUNG_SECONDS
 
 
 def in_namespace(name: str) -> set[int]:
