@@ -48,6 +48,8 @@ def check(root: Mapping, report: Report) -> None:
 
 
 def _walk(node: Node, pattern: str, path: str, report: Report, *, told: bool) -> None:
+    if report.is_full:
+        return
     match node:
         case Scalar():
             pass
@@ -91,6 +93,8 @@ def _is_off(node: Node) -> bool:
 
 
 def _unknown(name: str, known: dict[str, Row], where: Where, at: str, report: Report) -> None:
+    if report.is_full:
+        return  # looking for the nearest name is the dear part
     way_out = suggest.nearest(name, known) or _ELSEWHERE.get(name, "")
     shown = at if len(at) < 200 else f"{at[:200]}…"
     report.refuse(where, shown, "Compose knows no such key here", way_out)

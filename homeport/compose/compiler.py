@@ -58,8 +58,11 @@ def compile_stack(request: Request, machine: Machine, sources: Sources) -> Outco
     project = assemble(request, sources, report)
     context = Context(report)
     compiling = Compiling(project=project, machine=machine, sources=sources, context=context)
-    check(project.tree, report)
-    stack, builds = _Stack(compiling).read()
+    stack = StackSpec(name=project.name)
+    builds: tuple[BuildSpec, ...] = ()
+    if project.is_whole and not sources.wanted:
+        check(project.tree, report)
+        stack, builds = _Stack(compiling).read()
     return Outcome(
         compiled=Compiled(
             stack=stack,

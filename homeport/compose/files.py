@@ -15,8 +15,9 @@ from typing import BinaryIO
 
 from homeport.compose.compiler import Compiled, compile_stack
 from homeport.compose.compiling import Machine
+from homeport.compose.loading import STDIN
 from homeport.compose.problems import Problem, Problems, Where
-from homeport.compose.project import STDIN, Request
+from homeport.compose.project import Request
 from homeport.compose.sources import (
     TREE_BYTES_MAX,
     TREE_FILES_MAX,

@@ -18,11 +18,11 @@ def read(service: View) -> tuple[Port, ...]:
     found: dict[Port, None] = {}
     taken: dict[tuple[int, str], set[str]] = {}
     for item in service.listed("ports"):
+        if service.context.ports > PORTS_OF_STACK_MAX:
+            item.refuse(f"a stack publishes at most {PORTS_OF_STACK_MAX:,} ports")
+            break
         ports = _long(item) if item.is_map else _short(item)
         service.context.ports += len(ports)
-        if service.context.ports > PORTS_OF_STACK_MAX:
-            item.refuse(f"a stack publishes at most {PORTS_OF_STACK_MAX} ports")
-            break
         for port in ports:
             addresses = taken.setdefault((port.published, port.protocol), set())
             if port not in found and port.published and _overlap(addresses, port.host_ip):

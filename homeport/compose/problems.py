@@ -74,9 +74,14 @@ class Report:
     notices: list[Notice] = field(default_factory=list)
     missing: list[Missing] = field(default_factory=list)
 
+    @property
+    def is_full(self) -> bool:
+        """True when further problems would not be kept."""
+        return len(self.problems) >= FINDINGS_MAX
+
     def refuse(self, where: Where, path: str, message: str, way_out: str = "") -> None:
         """Record why the file cannot be used."""
-        if len(self.problems) < FINDINGS_MAX:
+        if not self.is_full:
             self.problems.append(Problem(where=where, path=path, message=message, way_out=way_out))
 
     def notice(self, where: Where, path: str, message: str, way_out: str = "") -> None:

@@ -1,36 +1,31 @@
-"""From files to one tree: environment, name, `-f`, overrides, `include` and `extends`.
+"""From a request to one tree: which files, which variables, which name, which profiles.
 
-The order is Compose's: each file is interpolated and completed (`include`, then `extends`) by
-itself, and then laid over the earlier ones. A newcomer's surprise: an included file has its own
-directory and its own `.env`, an extended one only its own directory. What needs files asks
-`Sources`; see there why every step can cope with not knowing yet.
+The order is Compose's: each file is completed by itself (`loading`), and then laid over the
+earlier ones. What needs files asks `Sources`; see there why every step can cope with not
+knowing yet.
 """
 
 from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Iterator, Mapping as Map
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping as Map
+from dataclasses import dataclass, field
 
-from homeport.compose import dotenv, merge, reader, suggest
-from homeport.compose.interpolation import Budget, Variables, interpolate
-from homeport.compose.problems import Problems, Report, Where
-from homeport.compose.sources import Kind, Look, Seen, Sources, resolve
-from homeport.compose.tree import Key, Mapping, Node, Scalar, Sequence, is_null, plain
+from homeport.compose import merge
+from homeport.compose.interpolation import Variables, interpolate
+from homeport.compose.loading import STDIN, Loading, Setting
+from homeport.compose.problems import Report, Where
+from homeport.compose.sources import Kind, Look, Sources, resolve
+from homeport.compose.tree import Mapping, Node, Scalar
 
 FILE_NAMES = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
 OVERRIDE_NAMES = (
     "compose.override.yml", "compose.override.yaml",
     "docker-compose.override.yml", "docker-compose.override.yaml",
 )  # fmt: skip
-FILES_MAX = 100
-CHAIN_MAX = 16
-STDIN = "-"
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
-_REMOTE = re.compile(r"(https?|ssh|git|oci)://|git@|github\.com/", re.IGNORECASE)
-_IMPORTED = ("services", "networks", "volumes", "configs", "secrets", "models")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,15 +51,7 @@ class Project:
     tree: Mapping
     environment: Map[str, str]
     profiles: frozenset[str]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Setting:
-    """What a file is read with: where its relative paths start and what its variables are."""
-
-    base: str
-    environment: Map[str, str]
-    chain: tuple[str, ...] = ()  # files that included this one
+    is_whole: bool  # False: a file could not be read, and what else is said would mislead
 
 
 def assemble(request: Request, sources: Sources, report: Report) -> Project:
@@ -72,13 +59,12 @@ def assemble(request: Request, sources: Sources, report: Report) -> Project:
     return _Assembly(request, sources, report).project()
 
 
-@dataclass(slots=True)
 class _Assembly:
-    request: Request
-    sources: Sources
-    report: Report
-    budget: Budget = field(default_factory=Budget)
-    loaded: int = 0
+    def __init__(self, request: Request, sources: Sources, report: Report) -> None:
+        self.request = request
+        self.sources = sources
+        self.report = report
+        self.loading = Loading(request.directory, request.standard_input, sources, report)
 
     # ------------------------------------------------------------------------- the project
 
@@ -91,10 +77,10 @@ class _Assembly:
         environment = {**self.read_environment(directory, outer), **outer}
         name = self.name(files, directory, environment)
         environment["COMPOSE_PROJECT_NAME"] = name
-        setting = _Setting(base=directory, environment=environment)
-        merged: Node = Mapping(where=Where(file=self.display(files[0]) if files else ""))
+        setting = Setting(base=directory, environment=environment)
+        merged: Node = Mapping(where=Where(file=self.loading.display(files[0]) if files else ""))
         for file in files:
-            loaded = self.load(file, setting)
+            loaded = self.loading.load(file, setting)
             if loaded is not None:
                 merged = merge.merge(merged, loaded, self.report)
         settled = merge.settle(merged)
@@ -105,16 +91,12 @@ class _Assembly:
             tree=settled,
             environment=environment,
             profiles=self.profiles(environment),
+            is_whole=self.loading.is_whole,
         )
 
     def profiles(self, environment: Map[str, str]) -> frozenset[str]:
         given = self.request.profiles or tuple(environment.get("COMPOSE_PROFILES", "").split(","))
         return frozenset(name.strip() for name in given if name.strip())
-
-    def display(self, path: str) -> str:
-        """How a path is shown: relative to the current directory when it is below."""
-        here = self.request.directory.rstrip("/") + "/"
-        return path.removeprefix(here)
 
     def find_files(self, outer: Map[str, str]) -> tuple[list[str], str]:
         """Absolute paths of the files to merge, and the project's directory."""
@@ -144,6 +126,7 @@ class _Assembly:
                 Where(file=here), "", "there is no Compose file here or in a directory above",
                 f"Name one with -f, or write {FILE_NAMES[0]}",
             )  # fmt: skip
+            self.loading.is_whole = False
             return [], here
         override = self.first_of(directory, OVERRIDE_NAMES)
         return [found, *([override] if override else [])], directory
@@ -161,15 +144,15 @@ class _Assembly:
         )
 
     def name(self, files: list[str], directory: str, environment: Map[str, str]) -> str:
-        where = Where(file=self.display(files[0]) if files else "")
+        where = Where(file=self.loading.display(files[0]) if files else "")
         given = self.request.project_name or environment.get("COMPOSE_PROJECT_NAME", "")
         path = ""
         if not given:
             for file in files:
-                node = self.raw(file)
+                node = self.loading.raw(file)
                 stated = node.get("name") if node else None
                 if isinstance(stated, Scalar) and isinstance(stated.value, str):
-                    variables = Variables(values=environment, budget=self.budget)
+                    variables = Variables(values=environment, budget=self.loading.budget)
                     scalar = interpolate(stated, variables, Report(), path="name", base="")
                     assert isinstance(scalar, Scalar)  # of a scalar comes a scalar
                     given, where, path = scalar.text, stated.where, "name"
@@ -198,260 +181,7 @@ class _Assembly:
         named = named or [f for f in outer.get("COMPOSE_ENV_FILES", "").split(",") if f]
         if named:
             paths = [resolve(file, self.request.directory) for file in named]
-            return self.read_variables(paths, outer, must_exist=True)
+            return self.loading.read_variables(paths, outer, must_exist=True)
         if outer.get("COMPOSE_DISABLE_ENV_FILE", "").lower() in ("1", "true", "yes"):
             return {}
-        return self.read_variables([resolve(".env", directory)], outer, must_exist=False)
-
-    def read_variables(
-        self, paths: list[str], outer: Map[str, str], *, must_exist: bool
-    ) -> dict[str, str]:
-        found: dict[str, str] = {}
-        for path in paths:
-            seen = self.sources.look(Look.CONTENT, path)
-            if seen is None:
-                continue
-            if seen.kind is not Kind.FILE and not must_exist:
-                continue  # `.env` may be absent, or be a directory, in Compose too
-            text = self.text(seen, path, Where(file=self.display(path)))
-            if text is None:
-                continue
-            parsed = dotenv.parse(text, self.display(path), {**found, **outer}, self.budget)
-            self.report.problems.extend(parsed.problems)
-            for variable, where in parsed.unset:
-                self.report.notice(
-                    where, variable, f"the variable {variable} is not set and counts as empty"
-                )
-            found.update(parsed.values(outer))
-        return found
-
-    # -------------------------------------------------------------------------- one file
-
-    def text(self, seen: Seen, path: str, where: Where, at: str = "") -> str | None:
-        """The content of a file that has to be there; refuses what is not."""
-        if seen.data is not None:
-            try:
-                return reader.decode(seen.data, self.display(path))
-            except Problems as wrong:
-                self.report.problems.extend(wrong.problems)
-                return None
-        name = self.display(path)
-        sentence = seen.why_not or {
-            Kind.ABSENT: f"there is no file {name}",
-            Kind.DIRECTORY: f"{name} is a directory",
-        }.get(seen.kind, f"{name} is not a file that can be read")
-        self.report.refuse(where, at, sentence)
-        return None
-
-    def raw(self, path: str, where: Where | None = None, at: str = "") -> Mapping | None:
-        """The tree of a file as it stands; None when it is not known yet, or refused."""
-        if path == STDIN:
-            seen: Seen | None = Seen(kind=Kind.FILE, data=self.request.standard_input or b"")
-        else:
-            seen = self.sources.look(Look.CONTENT, path)
-        if seen is None:
-            return None
-        text = self.text(seen, path, where or Where(file=self.display(path)), at)
-        if text is None:
-            return None
-        try:
-            return reader.parse(text, self.display(path) if path != STDIN else "<stdin>")
-        except Problems as wrong:
-            self.report.problems.extend(wrong.problems)
-            return None
-
-    def interpolated(
-        self, path: str, setting: _Setting, where: Where | None = None, at: str = ""
-    ) -> Mapping | None:
-        self.loaded += 1
-        if self.loaded > FILES_MAX:
-            self.report.refuse(
-                where or Where(file=self.display(path)), at,
-                f"more than {FILES_MAX} files belong to this stack",
-            )  # fmt: skip
-            return None
-        raw = self.raw(path, where, at)
-        if raw is None:
-            return None
-        variables = Variables(values=setting.environment, budget=self.budget)
-        tree = interpolate(raw, variables, self.report, path="", base=setting.base)
-        assert isinstance(tree, Mapping)  # of a mapping comes a mapping
-        return tree
-
-    def load(
-        self, path: str, setting: _Setting, where: Where | None = None, at: str = ""
-    ) -> Mapping | None:
-        """A file with what it includes and extends."""
-        tree = self.interpolated(path, setting, where, at)
-        if tree is None:
-            return None
-        tree = self.included(tree, path, setting)
-        return self.extended(tree, setting)
-
-    # --------------------------------------------------------------------------- include
-
-    def included(self, tree: Mapping, path: str, setting: _Setting) -> Mapping:
-        entries = tree.get("include")
-        if is_null(entries):
-            return tree
-        if not isinstance(entries, Sequence):
-            return tree  # the shape is reported with all others
-        for number, entry in enumerate(entries.items):
-            at = f"include[{number}]"
-            imported = self.include(entry, at, path, setting)
-            if imported is not None:
-                tree = self.imported(tree, imported, at)
-        return tree
-
-    def include(self, entry: Node, at: str, path: str, setting: _Setting) -> Node | None:
-        paths = list(_strings(entry.get("path") if isinstance(entry, Mapping) else entry))
-        if not paths:
-            return None
-        chain = (*setting.chain, path)
-        files = [resolve(scalar.text, setting.base) for scalar in paths]
-        for scalar, file in zip(paths, files, strict=True):
-            if not self.may_read(scalar, at, file, chain):
-                return None
-        directory = posixpath.dirname(files[0])
-        env_files: list[str] = []
-        if isinstance(entry, Mapping):
-            stated = next(_strings(entry.get("project_directory")), None)
-            directory = resolve(stated.text, setting.base) if stated else directory
-            named = _strings(entry.get("env_file"))
-            env_files = [resolve(scalar.text, setting.base) for scalar in named]
-        variables = self.read_variables(
-            env_files or [resolve(".env", directory)],
-            setting.environment,
-            must_exist=bool(env_files),
-        )
-        inner = _Setting(
-            base=directory, environment={**variables, **setting.environment}, chain=chain
-        )
-        merged: Node = Mapping(where=entry.where)
-        for scalar, file in zip(paths, files, strict=True):
-            loaded = self.load(file, inner, scalar.where, at)
-            if loaded is not None:
-                merged = merge.merge(merged, loaded, self.report)
-        return merge.settle(merged)
-
-    def may_read(self, scalar: Scalar, at: str, file: str, chain: tuple[str, ...]) -> bool:
-        if _REMOTE.match(scalar.text):
-            self.report.refuse(
-                scalar.where, at, "files from other machines are not fetched",
-                "Download it and name the local copy",
-            )  # fmt: skip
-            return False
-        if file in chain:
-            loop = " includes ".join(self.display(f) for f in (*chain[chain.index(file) :], file))
-            self.report.refuse(scalar.where, at, f"files go round in a circle: {loop}")
-            return False
-        if len(chain) > CHAIN_MAX:
-            self.report.refuse(scalar.where, at, f"files follow each other deeper than {CHAIN_MAX}")
-            return False
-        return True
-
-    def imported(self, tree: Mapping, other: Node, at: str) -> Mapping:
-        """The tree with what another file defines; the same name for two things is a problem."""
-        assert isinstance(other, Mapping)  # merging mappings gives a mapping
-        entries = {key.name: (key, node) for key, node in tree}
-        for key, section in other:
-            if key.name not in _IMPORTED or not isinstance(section, Mapping):
-                continue
-            own = entries.get(key.name, (key, Mapping(where=section.where)))[1]
-            if not isinstance(own, Mapping):
-                continue
-            added = {name.name: (name, node) for name, node in own}
-            for name, node in section:
-                if name.name in added and plain(added[name.name][1]) != plain(node):
-                    first = added[name.name][0].where
-                    self.report.refuse(
-                        name.where, f"{key.name}.{name.name}",
-                        f"{at} brings a second definition of this name (the other: {first})",
-                        "Rename one of the two, or change it in a file laid over with -f",
-                    )  # fmt: skip
-                added.setdefault(name.name, (name, node))
-            entries[key.name] = (key, replace(own, entries=tuple(added.values())))
-        return replace(tree, entries=tuple(entries.values()))
-
-    # --------------------------------------------------------------------------- extends
-
-    def extended(self, tree: Mapping, setting: _Setting) -> Mapping:
-        services = tree.get("services")
-        if not isinstance(services, Mapping):
-            return tree
-        resolved = tuple(
-            (key, self.service(services, key.name, node, setting, ()))
-            for key, node in services.entries
-        )
-        entries = tuple(
-            (key, replace(services, entries=resolved) if key.name == "services" else node)
-            for key, node in tree.entries
-        )
-        return replace(tree, entries=entries)
-
-    def service(
-        self,
-        services: Mapping,
-        name: str,
-        node: Node,
-        setting: _Setting,
-        chain: tuple[tuple[str, str], ...],
-    ) -> Node:
-        """The service with what it extends under it."""
-        extends = node.get("extends") if isinstance(node, Mapping) else None
-        if not isinstance(node, Mapping) or extends is None or is_null(extends):
-            return node
-        at = f"services.{name}.extends"
-        own = replace(node, entries=tuple(e for e in node.entries if e[0].name != "extends"))
-        if isinstance(extends, Mapping):
-            wanted = next(_strings(extends.get("service")), None)
-            file = next(_strings(extends.get("file")), None)
-        else:
-            wanted, file = next(_strings(extends), None), None
-        if wanted is None:
-            self.report.refuse(
-                extends.where, at, "extends needs the name of a service",
-                "Write `extends: {service: NAME}`",
-            )  # fmt: skip
-            return own
-        here = (services.where.file, name)
-        if here in chain:
-            self.report.refuse(extends.where, at, "services extend each other in a circle")
-            return own
-        chain = (*chain, here)
-        if len(chain) > CHAIN_MAX:
-            self.report.refuse(extends.where, at, f"extends follow deeper than {CHAIN_MAX}")
-            return own
-        if file is not None:
-            path = resolve(file.text, file.base)
-            if not self.may_read(file, at, path, ()):
-                return own
-            inner = replace(setting, base=posixpath.dirname(path))
-            tree = self.interpolated(path, inner, file.where, at)
-            if tree is None:
-                return own
-            found = tree.get("services")
-            services = found if isinstance(found, Mapping) else Mapping(where=tree.where)
-            setting = inner
-        base = services.get(wanted.text)
-        if base is None:
-            near = suggest.nearest(wanted.text, [key.name for key, _ in services])
-            self.report.refuse(
-                wanted.where, at,
-                f"there is no service {wanted.text[:80]!r} in {services.where.file}", near,
-            )  # fmt: skip
-            return own
-        whole = self.service(services, wanted.text, base, setting, chain)
-        return merge.merge_service(whole, own, name, self.report)
-
-
-def _strings(node: Node | None) -> Iterator[Scalar]:
-    """The scalars of one string or a list of strings that hold text."""
-    for item in node.items if isinstance(node, Sequence) else (node,):
-        if isinstance(item, Scalar) and isinstance(item.value, str) and item.value:
-            yield item
-
-
-def listing(mapping: Node | None) -> tuple[tuple[Key, Node], ...]:
-    """The entries of a section of the file; none where it is absent or of another shape."""
-    return mapping.entries if isinstance(mapping, Mapping) else ()
+        return self.loading.read_variables([resolve(".env", directory)], outer, must_exist=False)

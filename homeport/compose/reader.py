@@ -62,13 +62,25 @@ def decode(data: bytes, file: str) -> str:
         raise _problem(where, "the file is not UTF-8 text", "Save it as UTF-8") from None
 
 
-@lru_cache(maxsize=64)
 def parse(text: str, file: str) -> Mapping:
-    """The tree of a file's text; raises Problems with the one thing that is wrong.
+    """The tree of a file's text; raises Problems with the one thing that is wrong."""
+    result = _parse(text, file)
+    if isinstance(result, Problem):
+        raise Problems([result])
+    return result
 
-    Remembers the last few, because the compiler is run again each time that it learnt of
-    another file to look at.
-    """
+
+@lru_cache(maxsize=64)
+def _parse(text: str, file: str) -> Mapping | Problem:
+    """Remembers the last few answers, because the compiler is run again for each file that it
+    learnt to want, and what it makes of a text does not change."""
+    try:
+        return _document(text, file)
+    except Problems as wrong:
+        return wrong.problems[0]
+
+
+def _document(text: str, file: str) -> Mapping:
     _look_at_raw(text, file)
     reading = _Reading(file)
     try:

@@ -76,11 +76,12 @@ def _test_of(path: str) -> str:
 
 
 def _children(parent: str, field: str, names: str, test: str = "") -> tuple[Row, ...]:
-    """Rows for keys that arrive in fields of the same names."""
+    """Rows for keys and their fields; `key=name`: a field of another name; `key=`: none."""
     rows = []
     for name in names.split():
-        key, _, target = name.partition("=")
-        rows.append(_mapped(f"{parent}.{key}", f"{field}.{target or key}", test))
+        key, is_renamed, target = name.partition("=")
+        arrives = target if is_renamed else key
+        rows.append(_mapped(f"{parent}.{key}", f"{field}.{arrives}".removesuffix("."), test))
     return tuple(rows)
 
 

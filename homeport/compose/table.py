@@ -67,8 +67,8 @@ problems of a file are reported at once: `compose.yaml:10:23: services.web.ports
   file. `include` and `extends` read local files only.
 - Name: `-p`, else `COMPOSE_PROJECT_NAME`, else `name:`, else the directory's name.
 - Variables: the shell's win over those of `.env` beside the first file, or of `--env-file`. Forms:
-  `$VAR ${{VAR}} ${{VAR:-d}} ${{VAR-d}} ${{VAR:?e}} ${{VAR?e}} ${{VAR:+r}} ${{VAR+r}}`, nested too, and
-  `$$` for a dollar. A variable that is not set counts as empty, with a notice.
+  `$VAR ${{VAR}} ${{VAR:-d}} ${{VAR-d}} ${{VAR:?e}} ${{VAR?e}} ${{VAR:+r}} ${{VAR+r}}`,
+  nested too, and `$$` for a dollar. A variable that is not set counts as empty, with a notice.
 - Merging is Compose's: maps by key, lists appended, mounts by target, `command`, `entrypoint` and
   `healthcheck.test` replaced; `!reset` and `!override` work.
 - Profiles: `--profile`, else `COMPOSE_PROFILES`; `*` is all of them.
@@ -78,8 +78,8 @@ So that no file can do harm, a file has at most {reader.BYTES_MAX >> 20} MiB,
 {reader.LINES_MAX:,} lines, {reader.NODES_MAX:,} values (aliases counted in full),
 {reader.ALIASES_MAX} aliases and {reader.DEPTH_MAX} levels; a file of variables has at most
 {dotenv.LINES_MAX:,} lines; variables make at most {interpolation.CHARACTERS_MAX >> 20} MiB of text;
-a service publishes at most {quantities.PORTS_MAX:,} ports, a stack {PORTS_OF_STACK_MAX:,}; there are
-at most {REPLICAS_MAX:,} replicas. Keys are text and given once; control characters, direction
+a service publishes at most {quantities.PORTS_MAX:,} ports, a stack {PORTS_OF_STACK_MAX:,}; there
+are at most {REPLICAS_MAX:,} replicas. Keys are text and given once; control characters, direction
 marks, unknown tags and a second YAML document are refused.
 """
 
