@@ -1,7 +1,9 @@
-"""`depends_on` orders the first start of a service.
+"""What must come before a service's first start: `depends_on`, and its own predecessor.
 
-Only the first: once a slot of the service has had a task, nothing here ever holds it
-back again. Recovery and cold boot come with a later milestone.
+Only the first: once a slot of the service has had a task, `depends_on` never holds it
+back again. Recovery and cold boot come with a later milestone. A service that was removed
+and applied again is a new one; it waits until nothing of the old one runs, since both
+would write to the same volumes.
 """
 
 from __future__ import annotations
@@ -41,6 +43,19 @@ def decide(
     if not unmet:
         return "", ()
     return f"waits {', '.join(unmet)}", tuple(awaited)
+
+
+def predecessor(snapshot: Snapshot, service: Service) -> tuple[str, tuple[ServiceId, ...]]:
+    """As `decide`, of removed services of the same name that still have tasks."""
+    others = tuple(
+        other.id
+        for other in snapshot.stored.services_of(service.stack)
+        if other.name == service.name
+        and other.id != service.id
+        and other.removing
+        and snapshot.stored.tasks_of_service(other.id)
+    )
+    return ("waits until the removed service of this name is gone" if others else ""), others
 
 
 def is_met(snapshot: Snapshot, service: Service, condition: DependencyCondition) -> bool:

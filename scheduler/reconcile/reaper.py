@@ -85,9 +85,11 @@ def service(snapshot: Snapshot, service: Service) -> list[Change]:
         if stored.rollout(service.id) is not None:
             key = keys.rollout(service.id)
             changes.append(Delete(key, stored.version(key), "its service is removed"))
+        if changes:
+            return changes
+        # Last and alone, so that whoever continues after a crash still finds what is left.
         key = keys.service(service.id)
-        changes.append(Delete(key, stored.version(key), "all its tasks are removed"))
-        return changes
+        return [Delete(key, stored.version(key), "all its tasks are removed")]
     in_use: Collection[int] = {service.generation, *(task.generation for task in left)}
     return [
         Delete(

@@ -125,12 +125,13 @@ class _Look:
         if slot.stopping:
             return not all(nodes.is_down(self.snapshot, task) for task in slot.stopping)
         last = slot.last
-        return (
-            last is not None
-            and last.outcome is not None
-            and last.generation < self.service.template_generation
-            and last.outcome.state is TaskState.SHUTDOWN
-        )
+        if last is None or last.outcome is None:
+            return False
+        if last.generation < self.service.template_generation:
+            return last.outcome.state is TaskState.SHUTDOWN
+        # One node would not have the new task: another is being tried, and until that one
+        # has answered no further slot is given up for it.
+        return last.outcome.state is TaskState.REJECTED
 
     def _is_proven(self, task: Task) -> bool:
         observed = self.snapshot.observed

@@ -191,7 +191,9 @@ def _blocked(
     """Hold back the slots that must wait for another service, or for their turn."""
     if not vacancies:
         return vacancies
-    first, decision.awaits = dependencies.decide(snapshot, service, spec)
+    first, decision.awaits = dependencies.predecessor(snapshot, service)
+    if not first:
+        first, decision.awaits = dependencies.decide(snapshot, service, spec)
     if first:
         return [_held(vacancy, first) for vacancy in vacancies]
     if service.mode.is_job and spec.max_concurrent:
