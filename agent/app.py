@@ -282,7 +282,8 @@ class Agent:
             )
             return DockerRuntime(settings, self._clock)
         if driver is Driver.SIMULATED:
-            from agent.runtime.simulated import SimulatedEngine, SimulatedRuntime
+            from agent.runtime.simulated import SimulatedRuntime
+            from agent.runtime.simulated_engine import SimulatedEngine
 
             return SimulatedRuntime(SimulatedEngine(self._clock), cluster_id)
         raise ConfigError(f"this version has no {driver.name.lower()} runtime")

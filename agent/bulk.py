@@ -24,6 +24,8 @@ from homeport.v1 import dispatcher_pb2
 AT_ONCE_MAX = 16
 """Pieces of bulk work at the same time; more are refused with a sentence."""
 CHUNK_BYTES = 256 * 1024
+FINISH_SECONDS = 10.0
+"""How long the scheduler may take to hang up after the last word."""
 
 log = structlog.get_logger(__name__)
 
@@ -73,7 +75,8 @@ class BulkDesk:
     async def _logs(self, stream: Stream, work: Any) -> None:
         task = TaskId(work.task)
         async with asyncio.TaskGroup() as background:
-            listening = background.create_task(_listen(stream), name="end of a log")
+            background.create_task(_listen(stream), name="end of a log")
+            error = ""
             try:
                 async for chunk in self._runtime.logs(
                     task,
@@ -83,14 +86,14 @@ class BulkDesk:
                     until_ms=work.until_ms,
                 ):
                     await _send(stream, chunk)
-            except Gone:
+            except Gone as gone:
                 lines = self._last_lines(task)
-                if not lines:
-                    raise
                 text = "".join(f"{line}\n" for line in lines)
                 await _send(stream, OutputChunk(data=text.encode()))
-            await _end(stream)
-            listening.cancel()
+                error = "" if lines else str(gone)
+            except RuntimeFailure as failure:
+                error = str(failure)
+            await _finish(stream, error=error)
 
     async def _exec(self, stream: Stream, work: Any) -> None:
         terminal = await self._runtime.exec(
@@ -106,11 +109,10 @@ class BulkDesk:
             if work.tty and work.size.rows and work.size.columns:
                 await terminal.resize(work.size.rows, work.size.columns)
             async with asyncio.TaskGroup() as background:
-                feeding = background.create_task(_feed(stream, terminal), name="input")
+                background.create_task(_feed(stream, terminal), name="input")
                 async for chunk in terminal:
                     await _send(stream, chunk)
-                await _end(stream, exit_code=await terminal.exit_code())
-                feeding.cancel()
+                await _finish(stream, exit_code=await terminal.exit_code())
         finally:
             await terminal.close()
 
@@ -151,6 +153,17 @@ async def _send(stream: Stream, chunk: OutputChunk) -> None:
 async def _end(stream: Stream, *, error: str = "", exit_code: int | None = None) -> None:
     end = dispatcher_pb2.BulkEnd(error=error, exit_code=exit_code)
     await stream.send(dispatcher_pb2.BulkRequest(end=end))
+
+
+async def _finish(stream: Stream, *, error: str = "", exit_code: int | None = None) -> None:
+    """Say the last word and wait until the scheduler hangs up.
+
+    Whoever stops reading a gRPC call cancels it, and with it what is still on its way.
+    """
+    await _end(stream, error=error, exit_code=exit_code)
+    await stream.close()
+    await asyncio.sleep(FINISH_SECONDS)
+    raise _HungUp
 
 
 async def _try_to_end(stream: Stream, error: str) -> None:

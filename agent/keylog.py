@@ -162,14 +162,15 @@ class KeyLog:
         clock = asyncio.get_running_loop().time
         next_sync = 0.0
         while True:
+            is_due = True
             try:
                 has_rest = self._is_unsynced or self._later
                 async with asyncio.timeout_at(next_sync if has_rest else None):
                     await self._wake.wait()
                 await asyncio.sleep(WRITE_SECONDS)
+                is_due = clock() >= next_sync
             except TimeoutError:
                 pass
-            is_due = clock() >= next_sync
             try:
                 if is_due:
                     next_sync = clock() + SYNC_SECONDS

@@ -132,8 +132,6 @@ class Reporter:
         clock = asyncio.get_running_loop().time
         while True:
             self._wake.clear()
-            if self._flying is not None and clock() >= self._retry_at:
-                self.lose()
             if self._flying is None and self._has_news():
                 self._retry_at = clock() + RETRY_SECONDS
                 return self._take()
@@ -141,7 +139,7 @@ class Reporter:
                 async with asyncio.timeout_at(self._retry_at if self._flying else None):
                     await self._wake.wait()
             except TimeoutError:
-                continue
+                self.lose()
 
     def _has_news(self) -> bool:
         return bool(

@@ -129,7 +129,7 @@ class Runner:
     def _is_own_start(self) -> bool:
         if self.record.state is TaskState.RUNNING:
             return self._now().boot_ms - self.record.running_since_ms < OWN_START_MS
-        return self.record.state.value < TaskState.RUNNING.value
+        return bool(self.record.state.value < TaskState.RUNNING.value)
 
     async def run(self) -> None:
         """Bring the task where it is wanted and keep it there, until its container is gone."""

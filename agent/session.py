@@ -430,6 +430,9 @@ class _Session:
             async with asyncio.timeout(GOODBYE_SECONDS):
                 await self._send(dispatcher_pb2.SessionRequest(goodbye=goodbye))
                 await self._stream.close()
+                # The scheduler hangs up, which ends the session's reader. To stop reading before
+                # would cancel the call, and with it the goodbye.
+                await asyncio.Event().wait()
         except TimeoutError:
             pass  # the scheduler will notice
         raise Ended("said goodbye")

@@ -13,7 +13,8 @@ from agent.lease import Lease
 from agent.orders import Orders, Verdict
 from agent.reporter import Reporter
 from agent.runtime.base import Phase
-from agent.runtime.simulated import SimulatedEngine, SimulatedRuntime
+from agent.runtime.simulated import SimulatedRuntime
+from agent.runtime.simulated_engine import SimulatedEngine
 from agent.worker import Worker
 from homeport.lifecycle import Desired, TaskState
 from homeport.model import (
