@@ -105,6 +105,7 @@ class FakeScheduler:
                 self.acks.append(message.order_ack)
             case "goodbye":
                 self.goodbyes.append(message.goodbye)
+                lane.give(None)  # hangs up
 
     def heartbeat(self) -> Lane:
         lane = Lane()
