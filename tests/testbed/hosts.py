@@ -119,8 +119,10 @@ class Host:
         self._barriers.append(rule)
 
     def heal(self) -> None:
-        """Undo every `cut` and `cut_from`; a peer that looked for the host meanwhile may need a second
-        more to find it."""
+        """Undo every `cut` and `cut_from`.
+
+        A peer that looked for the host meanwhile may need a second more to find it.
+        """
         while self._barriers:
             output_of(*self._enter(), "iptables", "-w", "-D", *self._barriers.pop())
         self._switch.set_port(self._number, forwards=True)

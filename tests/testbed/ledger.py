@@ -23,7 +23,8 @@ from pathlib import Path
 from tests.testbed import sweep
 from tests.testbed.commands import output_of
 
-STATE = Path(tempfile.gettempdir()) / "homeport-testbed"
+# One user cannot sweep another's; only root has anything that two could want.
+STATE = Path(tempfile.gettempdir()) / f"homeport-testbed-{os.geteuid()}"
 RUNS = STATE / "runs"
 BLOCKS = STATE / "blocks"
 MARK = "HOMEPORT_TESTBED"
@@ -181,10 +182,7 @@ def _make_state() -> None:
             f"{STATE} is too long a path for unix sockets below it: point TMPDIR to a shorter one"
         )
     for directory in (STATE, RUNS, BLOCKS):
-        if not directory.exists():
-            directory.mkdir(exist_ok=True)
-            # Several users of one machine may run the tests.
-            directory.chmod(0o1777)
+        directory.mkdir(mode=0o700, exist_ok=True)
 
 
 @contextmanager
