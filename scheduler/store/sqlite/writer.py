@@ -35,6 +35,7 @@ class Writer:
         """Write through `connection`, keeping about so many commits of history."""
         self._path = path
         self._file = connection
+        self._lookup = connection.cursor()  # one for all, as it is asked for every write
         self._history_revisions = history_revisions
         self._compacted = compacted_revision(connection)
         self._compacting = False
@@ -125,7 +126,7 @@ class Writer:
         return revision
 
     def _pointer(self, key: bytes) -> Pointer | None:
-        row = self._file.execute(
+        row = self._lookup.execute(
             "SELECT sequence, created FROM records WHERE key = ?", (key,)
         ).fetchone()
         return Pointer(*row) if row else None
