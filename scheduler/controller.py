@@ -314,6 +314,8 @@ class Controller:
         for slot, waiting in slots.items():
             if slot not in before or before[slot].reason != waiting.reason:
                 said.setdefault(waiting.reason, waiting)
+            if waiting.refusals and not (slot in before and before[slot].refusals):
+                self._agenda.add(service)  # a rollout may stop now that no node is left
         self._observed.put_waiting(service, slots)
         for waiting in said.values():
             self._observed.add_event(telling.waits(waiting, now_ms))
@@ -323,7 +325,9 @@ class Controller:
             return
         stacks, self._stacks = self._stacks, {}
         for stack in stacks:
-            look.add(reaper.stack(snapshot, stack))
+            if changes := reaper.stack(snapshot, stack):
+                look.add(changes)
+                self._stacks[stack] = None  # until there is nothing left to do
         if snapshot.now >= self._requests_at:
             self._requests_at = snapshot.now + REAP_REQUESTS_SECONDS
             look.add(reaper.requests(snapshot))

@@ -99,6 +99,9 @@ class _Look:
             # One node's refusal sends the task elsewhere; the second is the spec's fault.
             if outcome.state is TaskState.REJECTED and (task.pinned or task.failures > 0):
                 return f"nodes cannot run the new task: {outcome.message}"
+            waiting = self.snapshot.observed.waiting.get(task.service, {}).get(task.slot)
+            if outcome.state is TaskState.REJECTED and waiting is not None and waiting.refusals:
+                return f"its node cannot run it and no other will do: {outcome.message}"
             return ""
         status = self.snapshot.observed.status(task.id)
         if status is None or task.id in self.snapshot.observed.proven:
