@@ -81,6 +81,10 @@ class View(Protocol):
         """The service of that name that is not being removed, else the one that is."""
         ...
 
+    def services_named(self, stack: str, name: str) -> list[Service]:
+        """All services of that name: one, and those that are being removed."""
+        ...
+
     def rollout(self, service: ServiceId) -> Rollout | None:
         """The rollout of a service."""
         ...
@@ -350,6 +354,11 @@ class Tables:
         """See View."""
         return self._stacks.get(name)
 
+    def services_named(self, stack: str, name: str) -> list[Service]:
+        """See View."""
+        found = self._services_by_name.get(stack, {}).get(name, {})
+        return [found[service] for service in sorted(found)]
+
     def service_named(self, stack: str, name: str) -> Service | None:
         """See View."""
         found = self._services_by_name.get(stack, {}).get(name, {}).values()
@@ -499,8 +508,15 @@ class Overlay:
 
     def service_named(self, stack: str, name: str) -> Service | None:
         """See View."""
-        found = [service for service in self.services_of(stack) if service.name == name]
+        found = self.services_named(stack, name)
         return min(found, key=lambda service: (service.removing, service.id), default=None)
+
+    def services_named(self, stack: str, name: str) -> list[Service]:
+        """See View."""
+        found = self._over.services_named(stack, name) + self._shown(
+            self._base.services_named(stack, name)
+        )
+        return sorted(found, key=lambda item: item.id)
 
     def task(self, task: TaskId) -> Task | None:
         """See View."""

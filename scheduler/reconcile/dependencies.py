@@ -49,11 +49,8 @@ def predecessor(snapshot: Snapshot, service: Service) -> tuple[str, tuple[Servic
     """As `decide`, of removed services of the same name that still have tasks."""
     others = tuple(
         other.id
-        for other in snapshot.stored.services_of(service.stack)
-        if other.name == service.name
-        and other.id != service.id
-        and other.removing
-        and snapshot.stored.tasks_of_service(other.id)
+        for other in snapshot.stored.services_named(service.stack, service.name)
+        if other.id != service.id and other.removing and snapshot.stored.tasks_of_service(other.id)
     )
     return ("waits until the removed service of this name is gone" if others else ""), others
 
