@@ -7,8 +7,10 @@ containers, networks and volumes that it made, and heals what it cut.
 
 import os
 import signal
+import socket
 from collections.abc import Generator, Iterator
 from types import FrameType
+from urllib.parse import urlsplit
 
 import docker
 import pytest
@@ -65,6 +67,8 @@ def registry() -> Iterator[Registry]:
 
 def _engine_that_is_there() -> RunningEngine | None:
     host = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
+    if not _somebody_listens(host):
+        return None
     engine = RunningEngine(host)
     try:
         engine.client(timeout_seconds=5).ping()
@@ -72,6 +76,20 @@ def _engine_that_is_there() -> RunningEngine | None:
         engine.close()
         return None
     return engine
+
+
+def _somebody_listens(host: str) -> bool:
+    """Asked first, because a client that cannot connect leaves its socket open."""
+    url = urlsplit(host)
+    try:
+        if url.scheme != "unix":
+            socket.create_connection((url.hostname, url.port or 2375), timeout=5).close()
+            return True
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.connect(url.path)
+            return True
+    except OSError:
+        return False
 
 
 def _container_ids(engine: RunningEngine) -> set[str]:
