@@ -51,6 +51,22 @@ def cgroup_folders(pid: int, proc: Path = PROC) -> dict[str, Path] | None:
     return folders
 
 
+def mounted(proc: Path = PROC) -> dict[str, Path]:
+    """Where each v1 controller (and "" for v2) is mounted, as far as the whole tree is seen."""
+    try:
+        mounts = (proc / "self/mountinfo").read_text(errors="replace")
+    except OSError:
+        return {}
+    return {controller: place for controller, (place, root) in _mounts(mounts) if root == "/"}
+
+
+def oom_kills(folder: Path) -> int:
+    """How many processes the kernel killed in this cgroup for want of memory."""
+    return max(
+        _pairs(folder / name).get("oom_kill", 0) for name in ("memory.events", "memory.oom_control")
+    )
+
+
 def _mounts(mountinfo: str) -> Iterator[tuple[str, tuple[Path, str]]]:
     """Of each controller: where it is mounted, and which part of its tree is seen there."""
     for line in mountinfo.splitlines():

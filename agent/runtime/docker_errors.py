@@ -24,7 +24,6 @@ _PASSING = (
     "no space left on device",
     "read-only file system",
     "removal of container",
-    "is not running",
     "driver failed to remove",
     "unable to remove filesystem",
     "try again",

@@ -8,7 +8,7 @@ What a container does is written in its labels:
     sim.stop_ms                                      how long it takes to obey a signal (0)
     sim.stop_exit_code                               its exit code then (143)
     sim.health, sim.health_after_ms                  healthy | unhealthy, and when (none, 0)
-    sim.log                                          what it writes when it starts
+    sim.log, sim.log_error                           what it writes when it starts
     sim.cpu_millis, sim.memory_bytes                 what its samples show
 
 A newcomer's mistake: a timer for every container. There are millions of them, so only what
@@ -49,6 +49,7 @@ class Script:
     health: str = ""
     health_after_ms: int = 0
     log: str = ""
+    log_error: str = ""
     cpu_millis: int = 0
     memory_bytes: int = 0
 
@@ -212,8 +213,10 @@ class SimulatedEngine:
             )
         container.timers = tuple(timers)
         self.tell(container, "start")
-        if script.log:
-            self._say(container, f"{script.log}\n".encode())
+        for line in script.log.splitlines():
+            self._say(container, f"{line}\n".encode())
+        for line in script.log_error.splitlines():
+            self._say(container, f"{line}\n".encode(), is_stderr=True)
 
     def stop(self, container: SimulatedContainer, exit_code: int) -> None:
         """The container's process ends because of a signal."""
@@ -276,8 +279,10 @@ class SimulatedEngine:
             self._bound[bound.published, bound.protocol] = container.task
         return tuple(found)
 
-    def _say(self, container: SimulatedContainer, data: bytes) -> None:
-        container.output.append(OutputChunk(data=data, at_ms=self.clock.wall_ms()))
+    def _say(self, container: SimulatedContainer, data: bytes, *, is_stderr: bool = False) -> None:
+        container.output.append(
+            OutputChunk(data=data, is_stderr=is_stderr, at_ms=self.clock.wall_ms())
+        )
         self.tell(container, "log")
 
 

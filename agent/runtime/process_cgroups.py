@@ -1,0 +1,83 @@
+"""A cgroup of its own for a plain process, where this machine lets us have one.
+
+With it a process has limits, honest counters, and nothing that it started can get away from
+being ended. A newcomer's mistake: on cgroup v2 a group passes on only the controllers that
+its parent was told to; on v1 each controller has a tree of its own.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from agent.runtime.cgroups import mounted
+from agent.runtime.proc import PROC
+
+_CONTROLLERS = ("memory", "cpu", "cpuacct", "pids", "blkio", "freezer")
+_PERIOD_US = 100_000
+
+
+def make(name: str, limits: dict[str, Any], proc: Path = PROC) -> list[str]:
+    """The cgroup `homeport/NAME` with these limits: its directories, one for each tree.
+
+    Empty when this machine does not let us.
+    """
+    roots = mounted(proc)
+    try:
+        if "memory" in roots:
+            return _make_v1(name, limits, roots)
+        if "" in roots:
+            return _make_v2(name, limits, roots[""])
+    except OSError:
+        remove(_folders(name, roots))
+    return []
+
+
+def remove(folders: list[str]) -> None:
+    """Delete the directories of a cgroup in which nothing runs any more."""
+    for folder in folders:
+        with suppress(OSError):
+            os.rmdir(folder)
+
+
+def _folders(name: str, roots: dict[str, Path]) -> list[str]:
+    names = [each for each in (*_CONTROLLERS, "") if each in roots]
+    return list(dict.fromkeys(str(roots[each] / "homeport" / name) for each in names))
+
+
+def _make_v1(name: str, limits: dict[str, Any], roots: dict[str, Path]) -> list[str]:
+    trees = {key: root for key, root in roots.items() if key in _CONTROLLERS}
+    folders = _folders(name, trees)
+    for folder in folders:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    place = {key: root / "homeport" / name for key, root in trees.items()}
+    if limits["memory_bytes"]:
+        (place["memory"] / "memory.limit_in_bytes").write_text(str(limits["memory_bytes"]))
+    if limits["cpu_millis"]:
+        quota = limits["cpu_millis"] * _PERIOD_US // 1000
+        (place["cpu"] / "cpu.cfs_period_us").write_text(str(_PERIOD_US))
+        (place["cpu"] / "cpu.cfs_quota_us").write_text(str(quota))
+    if limits["pids"]:
+        (place["pids"] / "pids.max").write_text(str(limits["pids"]))
+    return folders
+
+
+def _make_v2(name: str, limits: dict[str, Any], root: Path) -> list[str]:
+    parent = root / "homeport"
+    parent.mkdir(exist_ok=True)
+    for folder in (root, parent):
+        for controller in ("cpu", "memory", "pids", "io"):
+            with suppress(OSError):
+                (folder / "cgroup.subtree_control").write_text(f"+{controller}")
+    place = parent / name
+    place.mkdir(exist_ok=True)
+    if limits["memory_bytes"]:
+        (place / "memory.max").write_text(str(limits["memory_bytes"]))
+    if limits["cpu_millis"]:
+        quota = limits["cpu_millis"] * _PERIOD_US // 1000
+        (place / "cpu.max").write_text(f"{quota} {_PERIOD_US}")
+    if limits["pids"]:
+        (place / "pids.max").write_text(str(limits["pids"]))
+    return [str(place)]
