@@ -14,13 +14,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from agent.config import RUNTIMES, Config, ConfigError
-from homeport import __version__, logs, settings
+from homeport import __version__, settings
 
 EX_CONFIG = 78
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the agent; the exit code."""
+    # structlog loads rich wherever it is installed, for tracebacks that we do not use: 4 MB.
+    sys.modules.setdefault("rich", None)  # type: ignore[arg-type]
+    from homeport import logs
+
     options = vars(_parser().parse_args(arguments))
     file = options.pop("config")
     try:
@@ -51,6 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
+    from homeport import logs
+
     parser = argparse.ArgumentParser(
         prog="homeport agent", description="Run this machine's part of a Homeport cluster."
     )

@@ -257,18 +257,18 @@ class Agent:
             "simulated": Driver.SIMULATED,
         }
         if driver := named.get(self._config.runtime):
-            return driver, self._runtime(driver, "")
-        runtime = self._runtime(Driver.DOCKER, "")
+            return driver, self._runtime(driver)
+        runtime = self._runtime(Driver.DOCKER)
         try:
             async with asyncio.timeout(PROBE_SECONDS):
                 await runtime.facts()
         except (RuntimeFailure, TimeoutError) as error:
             log.info("no container engine answers; runs plain processes", why=str(error))
             await runtime.close()
-            return Driver.PROCESS, self._runtime(Driver.PROCESS, "")
+            return Driver.PROCESS, self._runtime(Driver.PROCESS)
         return Driver.DOCKER, runtime
 
-    def _runtime(self, driver: Driver, cluster_id: str, node: str = "") -> Runtime:
+    def _runtime(self, driver: Driver, cluster_id: str = "", node: str = "") -> Runtime:
         # Imported here: each weighs megabytes, and an agent has one.
         if driver is Driver.DOCKER:
             from agent.runtime.docker import DockerRuntime, DockerSettings
@@ -286,7 +286,11 @@ class Agent:
             from agent.runtime.simulated_engine import SimulatedEngine
 
             return SimulatedRuntime(SimulatedEngine(self._clock), cluster_id)
-        raise ConfigError(f"this version has no {driver.name.lower()} runtime")
+        from agent.runtime.process import ProcessRuntime, ProcessSettings
+
+        return ProcessRuntime(
+            ProcessSettings(cluster=cluster_id, node=node, state_dir=self._state.path), self._clock
+        )
 
     def _secrets_dir(self) -> Path:
         mountinfo = Path("/proc/self/mountinfo").read_text(errors="replace")
