@@ -140,7 +140,7 @@ def _field(kind: type, field: dataclasses.Field[Any], hint: Any) -> tuple[Encode
     if optional:
         (hint,) = (argument for argument in arguments if argument is not type(None))
     if dataclasses.is_dataclass(hint):
-        return _nested(name, typing.cast("type", hint), field, optional)
+        return _nested(kind, name, typing.cast("type", hint), field, optional)
     if isinstance(hint, type) and issubclass(hint, enum.Enum):
         return _enum(kind, name, hint, field)
     return _scalar(kind, name, field, optional)
@@ -180,7 +180,7 @@ def _repeated(kind: type, name: str, item: Any) -> tuple[Encode, Decode]:
 
 
 def _nested(
-    name: str, hint: type, field: dataclasses.Field[Any], optional: bool
+    kind: type, name: str, hint: type, field: dataclasses.Field[Any], optional: bool
 ) -> tuple[Encode, Decode]:
     def write(value: Any, message: Any) -> None:
         if value is not None:
@@ -194,7 +194,9 @@ def _nested(
         if optional:
             return None
         default = _default(field)
-        return hint() if default is dataclasses.MISSING else default
+        if default is dataclasses.MISSING:
+            raise CodecError(f"{kind.__name__}.{name} is missing")
+        return default
 
     return write, read
 
