@@ -115,7 +115,7 @@ class _Reader:
         )
         self.close(start)
         if operator.endswith("?"):
-            if not is_given:
+            if not is_given and not quiet:
                 because = f": {word}" if word else ""
                 raise Refused(f"the variable {name.group()} is required and has no value{because}")
             return self.spend(value or "", quiet=quiet)
@@ -173,22 +173,21 @@ def interpolate(
                 return tree.Mapping(where=node.where, entries=entries, tag=node.tag)
 
     def scalar(node: tree.Scalar, path: str) -> tree.Scalar:
-        value = node.value
+        value, tag = node.value, node.tag
         if isinstance(value, str) and "$" in value:
             variables.unset.clear()
             value = expand(value, node.where, path)
-        return tree.Scalar(
-            where=node.where,
-            text=value if isinstance(value, str) else node.text,
-            value=value, tag=node.tag, base=base,
-        )  # fmt: skip
+            if value is None:
+                value, tag = "", tree.FAILED
+        text = value if isinstance(value, str) else node.text
+        return tree.Scalar(where=node.where, text=text, value=value, tag=tag, base=base)
 
-    def expand(text: str, where: Where, path: str) -> str:
+    def expand(text: str, where: Where, path: str) -> str | None:
         try:
             expanded = variables.expand(text)
         except Refused as refusal:
             report.refuse(where, path, str(refusal))
-            return ""
+            return None
         for name in variables.unset:
             if name not in told:
                 told.add(name)

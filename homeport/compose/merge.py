@@ -9,7 +9,6 @@ whole mapping for ports, the part before `=` for variables.
 from __future__ import annotations
 
 import posixpath
-import re
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -231,7 +230,7 @@ def _mount_key(node: Node) -> str | None:
     if text is None:
         target = _child(node, "target")
     else:
-        parts = re.sub(r"^([A-Za-z]):(?=[\\/])", r"\1", text).split(":")
+        parts = text.split(":")
         target = parts[1] if len(parts) > 1 else parts[0]
     return posixpath.normpath(target) if target else None
 

@@ -90,7 +90,10 @@ def _short(item: View, compiling: Compiling) -> Found | None:
         item.refuse("is empty", "Write [SOURCE:]TARGET[:MODE]")
         return None
     if _WINDOWS.match(text):
-        item.refuse("is a Windows path; Homeport runs Linux containers")
+        item.refuse(
+            "is a Windows path, or a volume whose name is one letter, which the engine refuses",
+            "Homeport runs Linux containers; give volumes longer names",
+        )
         return None
     parts = text.split(":")
     if not parts[0] and len(parts) > 1 and all(parts[1:]):

@@ -303,4 +303,4 @@ class _Reading:
 
 def without_tag(node: Node) -> Node:
     """The node without its merge tag."""
-    return replace(node, tag="") if node.tag else node
+    return replace(node, tag="") if node.tag in (RESET, OVERRIDE) else node

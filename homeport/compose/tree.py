@@ -17,6 +17,8 @@ Value = str | int | float | bool | None
 
 RESET = "!reset"
 OVERRIDE = "!override"
+FAILED = "!failed"
+"""Marks a scalar that could not be interpolated: that was reported, nothing more is said of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,16 @@ from typing import TypeVar
 
 from homeport.compose import quantities, scalars
 from homeport.compose.problems import Report
-from homeport.compose.tree import Key, Mapping, Node, Scalar, Sequence, is_extension, is_null
+from homeport.compose.tree import (
+    FAILED,
+    Key,
+    Mapping,
+    Node,
+    Scalar,
+    Sequence,
+    is_extension,
+    is_null,
+)
 from homeport.spec import Pairs, pairs
 
 T = TypeVar("T")
@@ -48,6 +57,8 @@ class View:
 
     def refuse(self, message: str, way_out: str = "") -> None:
         """Report why this value cannot be used."""
+        if self.node.tag == FAILED:
+            return
         self.context.report.refuse(self.node.where, self.path, message, way_out)
 
     def notice(self, message: str, way_out: str = "") -> None:
