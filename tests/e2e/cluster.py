@@ -132,7 +132,7 @@ class Cluster:
     def homeport(
         self, *arguments: str, check: bool = True, stdin: str | None = None, seconds: float = 90
     ) -> subprocess.CompletedProcess[str]:
-        """Run the command line against this cluster; fails with its output unless it ends with 0."""
+        """Run the command line against this cluster; fails unless it ends with 0."""
         done = subprocess.run(
             [sys.executable, "-m", "homeport", "-s", self.address, *arguments],
             capture_output=True,

@@ -1,6 +1,9 @@
 """What dies comes back, and what lives is left alone, on three real engines (S8, S9, S13, L6)."""
 
+import os
+import signal
 import time
+from typing import Any
 
 import pytest
 
@@ -37,6 +40,19 @@ def all_right(cluster: Cluster) -> bool:
     return len(cluster.ready_nodes()) == 3 and len(cluster.running("app")) == 6
 
 
+def kill_process(cluster: Cluster, name: str) -> Any:
+    """SIGKILL to the first process of a task; the task as it was before."""
+    found: list[Any] = []
+
+    def has_process() -> bool:
+        found[:] = [view for view in cluster.running("app") if view.name == name]
+        return bool(found) and found[0].status.pid > 0
+
+    cluster.wait_for(has_process, f"{name} to have a process")
+    os.kill(found[0].status.pid, signal.SIGKILL)
+    return found[0]
+
+
 def test_killing_an_agent_restarts_no_container(cluster: Cluster, figures) -> None:
     before = cluster.container_facts()
     cluster.agents["h1"].kill9()
@@ -71,12 +87,8 @@ def test_killing_dockerd_restarts_no_container(cluster: Cluster, figures) -> Non
 
 
 def test_a_killed_process_is_started_again_in_place(cluster: Cluster, figures) -> None:
-    (task,) = [view for view in cluster.running("app", "plain") if view.name == "plain.1"]
     before = cluster.container_facts()
-    import os
-    import signal
-
-    os.kill(task.status.pid, signal.SIGKILL)
+    task = kill_process(cluster, "plain.1")
 
     def again() -> bool:
         (now,) = [view for view in cluster.tasks("app", "plain") if view.name == "plain.1"]
@@ -94,16 +106,11 @@ def test_a_killed_process_is_started_again_in_place(cluster: Cluster, figures) -
 
 
 def test_repeated_kills_back_off(cluster: Cluster) -> None:
-    import os
-    import signal
-
     gaps = []
     for _ in range(3):
-        (task,) = [view for view in cluster.running("app", "plain") if view.name == "plain.2"]
-        attempt = task.status.attempt
-        os.kill(task.status.pid, signal.SIGKILL)
+        task = kill_process(cluster, "plain.2")
 
-        def again(attempt: int = attempt) -> bool:
+        def again(attempt: int = task.status.attempt) -> bool:
             (now,) = [view for view in cluster.tasks("app", "plain") if view.name == "plain.2"]
             return (
                 now.status.attempt == attempt + 1
@@ -152,11 +159,9 @@ def test_a_foreign_container_is_never_touched(cluster: Cluster) -> None:
 def test_with_the_scheduler_gone_nothing_stops_and_what_dies_is_restarted(
     cluster: Cluster,
 ) -> None:
-    import os
-    import signal
-
-    (task,) = [view for view in cluster.running("app", "plain") if view.name == "plain.3"]
     before = cluster.container_facts()
+    task = next(view for view in cluster.running("app") if view.name == "plain.3")
+    cluster.wait_for(lambda: task.status.pid, "a process")
     cluster.scheduler.kill9()
     os.kill(task.status.pid, signal.SIGKILL)
     engine = cluster.host(task.node_name).engine.client()

@@ -28,7 +28,9 @@ services:
     image: hp/busybox:1
     command: ["sh", "-c", "trap 'exit 0' TERM; date +%s%N >> /data/starts; sleep 100000 & wait"]
     volumes: ["data:/data"]
-    healthcheck: {test: ["CMD", "test", "-s", "/data/starts"], interval: 1s, timeout: 2s, retries: 3}
+    healthcheck:
+      test: ["CMD", "test", "-s", "/data/starts"]
+      interval: 1s
   worker:
     image: hp/busybox:1
     command: ["sh", "-c", "trap 'exit 0' TERM; while true; do echo tick; sleep 1 & wait $$!; done"]
