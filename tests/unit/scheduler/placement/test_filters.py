@@ -1,0 +1,296 @@
+"""Each rule of placement: what it refuses, with what was needed and what there was."""
+
+from dataclasses import replace
+
+import pytest
+
+from homeport.model import Availability, Inventory, NodeState
+from homeport.spec import (
+    Constraint,
+    ConstraintOperator,
+    ContainerSpec,
+    PlacementSpec,
+    Port,
+    Resources,
+    VolumeSpec,
+    pairs,
+)
+from scheduler.placement import filters, words
+from scheduler.placement.asks import Ask
+from scheduler.placement.fleet import requirements_of
+from tests.builders import GIB, World, spec, volume_mount
+
+EQ, NE = ConstraintOperator.EQ, ConstraintOperator.NE
+HAS = Inventory(
+    hostname="machine-a",
+    os="linux",
+    architecture="aarch64",
+    capacity=Resources(cpu_millis=2000, memory_bytes=4 * GIB, pids=100),
+    drivers=("DOCKER",),
+    oci_runtimes=("runc", "runsc"),
+    engine_labels=pairs({"tier": "old"}),
+    labels=pairs({"disk": "hdd", "room": "attic"}),
+)
+
+
+def refused(wanted, *, others=(), volumes=(), **node_fields):
+    """(rule, needed, had) of each rule that refuses `wanted` on node `a`."""
+    world = World()
+    state = node_fields.pop("state", NodeState.READY)
+    fields = {"inventory": HAS, "labels": {"disk": "ssd"}} | node_fields
+    here = world.add_node("a", 1, state=state, **fields)
+    for other in others:
+        service = world.apply(other)
+        world.rest()
+        assert world.live(service), "the test wants it placed"
+    service = world.apply(wanted, volumes=volumes)
+    ask = Ask(
+        service=service,
+        slot=1,
+        n=1,
+        generation=1,
+        needs=requirements_of(world.tables, service, 1),
+    )
+    found = filters.refusals(world.fleet, ask, world.fleet.candidates[here])
+    for refusal in found:
+        assert "refused by" not in words.sentence(refusal, "a"), "each rule has its sentence"
+    return [(each.rule, each.needed, each.had) for each in found]
+
+
+def constrained(key, operator, value):
+    constraint = Constraint(key=key, operator=operator, value=value)
+    return spec("web", placement=PlacementSpec(constraints=(constraint,)))
+
+
+def published(port, *, protocol="tcp", host_ip="", name="web"):
+    ports = (Port(target=80, published=port, protocol=protocol, host_ip=host_ip),)
+    return spec(name, container=ContainerSpec(ports=ports))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "fields", "expected"),
+    [
+        pytest.param(spec("web"), {}, [], id="what asks for nothing fits"),
+        pytest.param(
+            spec("web"),
+            {"state": NodeState.UNKNOWN},
+            [("ready", "", "")],
+            id="a node that has not reported gets nothing",
+        ),
+        pytest.param(
+            spec("web"),
+            {"state": NodeState.SUSPECT},
+            [("ready", "", "")],
+            id="a suspect node gets nothing",
+        ),
+        pytest.param(
+            spec("web"),
+            {"availability": Availability.PAUSE},
+            [("availability", "", "")],
+            id="a paused node takes nothing new",
+        ),
+        pytest.param(
+            spec("web", pin_node="b"),
+            {},
+            [("bind-source", "b", "")],
+            id="a bind source is on another machine",
+        ),
+        pytest.param(
+            spec("web", pin_node="node-a"), {}, [], id="a bind source is on this machine, by id"
+        ),
+        pytest.param(
+            spec("web"),
+            {"inventory": replace(HAS, drivers=("PROCESS",))},
+            [("driver", "docker", "process")],
+            id="no container engine",
+        ),
+        pytest.param(
+            spec("web", container=ContainerSpec(platform="linux/amd64")),
+            {},
+            [("platform", "linux/amd64", "linux/aarch64")],
+            id="an image for another architecture",
+        ),
+        pytest.param(
+            spec("web", container=ContainerSpec(platform="linux/arm64/v8")),
+            {},
+            [],
+            id="arm64 is what kernels call aarch64",
+        ),
+        pytest.param(
+            spec("web", container=ContainerSpec(oci_runtime="kata")),
+            {},
+            [("oci-runtime", "kata", "runc, runsc")],
+            id="an OCI runtime that the engine lacks",
+        ),
+        pytest.param(
+            spec("web", cpu=2000, memory=4 * GIB), {}, [], id="all of a node may be reserved"
+        ),
+        pytest.param(
+            spec("web", cpu=2001), {}, [("cpu", "2001", "2000")], id="one thousandth of a core more"
+        ),
+        pytest.param(
+            spec("web", memory=4 * GIB + 1),
+            {},
+            [("memory", str(4 * GIB + 1), str(4 * GIB))],
+            id="one byte more",
+        ),
+        pytest.param(
+            replace(spec("web"), reservations=Resources(pids=101)),
+            {},
+            [("pids", "101", "100")],
+            id="more pids than there are",
+        ),
+        pytest.param(
+            replace(spec("web"), reservations=Resources(disk_bytes=1 << 50)),
+            {},
+            [],
+            id="a node that does not say how much disk it has, has enough",
+        ),
+        pytest.param(constrained("node.hostname", EQ, "a"), {}, [], id="hostname is its name"),
+        pytest.param(constrained("node.hostname", EQ, "machine-a"), {}, [], id="or its hostname"),
+        pytest.param(
+            constrained("node.hostname", NE, "machine-a"),
+            {},
+            [("constraint", "node.hostname != machine-a", "a")],
+            id="neither may be what is excluded",
+        ),
+        pytest.param(constrained("node.id", EQ, "node-a"), {}, [], id="by id"),
+        pytest.param(
+            constrained("node.role", EQ, "manager"),
+            {},
+            [("constraint", "node.role == manager", "worker")],
+            id="by role",
+        ),
+        pytest.param(constrained("node.platform.os", EQ, "linux"), {}, [], id="by system"),
+        pytest.param(constrained("node.platform.arch", EQ, "arm64"), {}, [], id="by architecture"),
+        pytest.param(
+            constrained("node.labels.disk", EQ, "ssd"), {}, [], id="the operator's label wins"
+        ),
+        pytest.param(
+            constrained("node.labels.room", EQ, "attic"), {}, [], id="the agent's label counts"
+        ),
+        pytest.param(
+            constrained("node.labels.gpu", EQ, "yes"),
+            {},
+            [("constraint", "node.labels.gpu == yes", "")],
+            id="an absent label equals nothing",
+        ),
+        pytest.param(
+            constrained("node.labels.gpu", NE, "yes"), {}, [], id="an absent label differs"
+        ),
+        pytest.param(constrained("engine.labels.tier", EQ, "old"), {}, [], id="engine labels"),
+    ],
+)
+def test_what_a_node_is_and_has(wanted, fields, expected):
+    assert refused(wanted, **fields) == expected
+
+
+@pytest.mark.parametrize(
+    ("taken", "wanted", "fits"),
+    [
+        pytest.param(published(80, name="x"), published(80), False, id="the same port"),
+        pytest.param(published(80, name="x"), published(81), True, id="another port"),
+        pytest.param(
+            published(53, protocol="udp", name="x"), published(53), True, id="another protocol"
+        ),
+        pytest.param(
+            published(80, host_ip="192.0.2.1", name="x"),
+            published(80, host_ip="192.0.2.2"),
+            True,
+            id="another address",
+        ),
+        pytest.param(
+            published(80, host_ip="192.0.2.1", name="x"),
+            published(80, host_ip="192.0.2.1"),
+            False,
+            id="the same address",
+        ),
+        pytest.param(
+            published(80, host_ip="192.0.2.1", name="x"),
+            published(80),
+            False,
+            id="all addresses include that one",
+        ),
+        pytest.param(published(0, name="x"), published(0), True, id="the engine picks both"),
+    ],
+)
+def test_published_ports(taken, wanted, fits):
+    found = [rule for rule, _, _ in refused(wanted, others=(taken,))]
+    assert found == ([] if fits else ["ports"])
+
+
+def test_what_is_reserved_counts():
+    assert refused(spec("web", cpu=1500), others=(spec("x", cpu=1000),)) == [
+        ("cpu", "1500", "1000")
+    ]
+
+
+def test_more_tasks_of_a_service_than_it_allows_on_a_node():
+    world = World()
+    world.add_node("a", 1)
+    service = world.apply(spec("web", replicas=3, placement=PlacementSpec(max_replicas_per_node=2)))
+    world.rest()
+    assert len(world.live(service)) == 2
+    assert [each.rule for each in world.observed.waiting[service][3].refusals] == ["tasks-per-node"]
+
+
+def test_a_local_volume_draws_later_tasks_to_its_node():
+    world = World()
+    world.add_node("a", 1)
+    data = spec("db", mounts=(volume_mount("data"),))
+    service = world.apply(data)
+    world.rest()
+    world.add_node("b", 2)
+    other = world.apply(spec("backup", mounts=(volume_mount("data"),)))
+    world.rest()
+    assert world.nodes_of(service) == world.nodes_of(other) == ["a"]
+
+
+def test_services_that_share_a_volume_meet_also_when_placed_together():
+    world = World()
+    for number, name in enumerate("abc", start=1):
+        world.add_node(name, number)
+    services = [
+        world.apply(spec(name, mounts=(volume_mount("data"),))) for name in ("db", "backup", "ui")
+    ]
+    world.rest()
+    assert len({world.nodes_of(service)[0] for service in services}) == 1
+
+
+@pytest.mark.parametrize(
+    "shared",
+    [
+        VolumeSpec(name="data", driver_opts=pairs({"type": "nfs", "device": ":/x"})),
+        VolumeSpec(name="data", driver_opts=pairs({"type": "cifs"})),
+        VolumeSpec(name="data", driver="rclone"),
+    ],
+    ids=["nfs", "cifs", "a shared driver"],
+)
+def test_a_volume_that_every_node_can_reach_pins_nothing_and_makes_one_replica_exclusive(shared):
+    world = World()
+    world.add_node("a", 1)
+    service = world.apply(spec("db", mounts=(volume_mount("data"),)), volumes=(shared,))
+    world.rest()
+    (task,) = world.live(service)
+    assert task.exclusive
+    assert not task.pinned
+    assert list(world.tables.volumes()) == []
+
+
+def test_a_port_makes_nothing_exclusive():
+    world = World()
+    world.add_node("a", 1)
+    service = world.apply(spec("web", ports=(80,)))
+    world.rest()
+    assert not world.live(service)[0].exclusive
+
+
+def test_a_summary_counts_nodes_by_reason():
+    world = World()
+    world.add_node("a", 1, cpu=100)
+    world.add_node("b", 2, cpu=100)
+    world.add_node("c", 3, state=NodeState.DOWN)
+    service = world.apply(spec("web", cpu=200))
+    world.rest()
+    reason = world.observed.waiting[service][1].reason
+    assert reason.endswith("none of 3 nodes will do: 2 lack cpu, 1 is not ready")
