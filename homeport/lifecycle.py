@@ -66,6 +66,8 @@ SCHEDULER: Mapping[TaskState, frozenset[TaskState]] = {
     S.REMOVED: frozenset(),
 }
 
+# A row says what may be *seen* next. Agents report the latest state only, so steps in
+# between may never be seen: a container that ends at once goes from PREPARING to COMPLETE.
 # From ASSIGNED an agent may report anything further on: it may have adopted a container,
 # or restarted while reports were lost. REMOVED ends everything, also an ORPHANED task
 # whose node came back after all.
@@ -86,9 +88,30 @@ AGENT: Mapping[TaskState, frozenset[TaskState]] = {
         }
     ),
     S.PREPARING: frozenset(
-        {S.READY, S.STARTING, S.RUNNING, S.SHUTDOWN, S.FAILED, S.REJECTED, S.REMOVED}
+        {
+            S.READY,
+            S.STARTING,
+            S.RUNNING,
+            S.BACKOFF,
+            S.COMPLETE,
+            S.SHUTDOWN,
+            S.FAILED,
+            S.REJECTED,
+            S.REMOVED,
+        }
     ),
-    S.READY: frozenset({S.STARTING, S.RUNNING, S.SHUTDOWN, S.FAILED, S.REJECTED, S.REMOVED}),
+    S.READY: frozenset(
+        {
+            S.STARTING,
+            S.RUNNING,
+            S.BACKOFF,
+            S.COMPLETE,
+            S.SHUTDOWN,
+            S.FAILED,
+            S.REJECTED,
+            S.REMOVED,
+        }
+    ),
     S.STARTING: frozenset(
         {S.RUNNING, S.BACKOFF, S.COMPLETE, S.SHUTDOWN, S.FAILED, S.REJECTED, S.REMOVED}
     ),
@@ -125,13 +148,15 @@ def is_legal(
     """Whether `writer` may take a task from (old_attempt, old) to (new_attempt, new).
 
     Reports may be lost, so a later attempt may be seen in any state that an agent can
-    report, as long as the old one had not ended for good. A repeat of the same state is
-    legal (its details may differ); an earlier attempt never is.
+    report, as long as the old one had not ended for good; of one that had (ORPHANED, say,
+    while its node went on) only the removal. A repeat of the same state is legal (its
+    details may differ); an earlier attempt never is.
     """
     if new_attempt < old_attempt:
         return False
     if new_attempt > old_attempt:
-        return writer is Writer.AGENT and old not in TERMINAL and new in AGENT[S.ASSIGNED]
+        seen_next = AGENT[old if old in TERMINAL or old is S.PENDING else S.ASSIGNED]
+        return writer is Writer.AGENT and new in seen_next
     if old is new:
         return True
     return new in TABLES[writer][old] and (
