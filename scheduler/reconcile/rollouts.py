@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from homeport.lifecycle import Desired, TaskState
-from homeport.model import Cause, Health, Rollout, RolloutState, Service, Task, TaskId
+from homeport.model import Cause, Health, NodeState, Rollout, RolloutState, Service, Task, TaskId
 from homeport.spec import FailureAction, ServiceSpec, UpdateConfig
 from scheduler.cluster import keys
 from scheduler.cluster.changes import Change, Put
@@ -176,10 +176,14 @@ class _Look:
         if last_proven and self.update.delay_ms and next_at > self.snapshot.now:
             self._wake_at(next_at)
             return []
-        reachable = [task for task in old if self.snapshot.observed.knows(task.node)]
-        reachable = [task for task in reachable if not nodes.is_down(self.snapshot, task)]
+        reachable = [task for task in old if self._is_reachable(task)]
         reachable.sort(key=lambda task: (runs_well(self.snapshot, task), task.slot, task.n))
         return reachable[: max(0, room)]
+
+    def _is_reachable(self, task: Task) -> bool:
+        """Whether what is observed of the task can be relied upon, and it can be told to stop."""
+        liveness = self.snapshot.observed.node(task.node)
+        return liveness.reported and liveness.state is NodeState.READY
 
     def put(self, record: Rollout | None, state: RolloutState, message: str) -> Change:
         """The rollout's record in this state."""
