@@ -109,7 +109,8 @@ def plan(
         told.drop(task_id)
         told.tombstones.pop(task_id, None)
     draft = _Draft(told, view, order)
-    for task in wanted:
+    # Those that go come first: what only they referred to is told again to those that come.
+    for task in sorted(wanted, key=lambda task: task.desired is not Desired.REMOVED):
         draft.add(task)
     draft.close()
     return draft.messages

@@ -99,8 +99,9 @@ class Scheduler(Process):
                 try:
                     return client.get_cluster(control_pb2.GetClusterRequest(), 1.0)
                 except CallFailed as error:
-                    assert error.code is grpc.StatusCode.UNAVAILABLE
-                    return None
+                    if error.code is grpc.StatusCode.UNAVAILABLE:
+                        return None
+                    raise
 
             until("a leader", check)
         return self

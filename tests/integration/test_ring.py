@@ -23,8 +23,7 @@ def cluster(tmp_path_factory):
     processes = [Scheduler(folder / "scheduler")]
     try:
         scheduler = processes[0].leads()
-        for name in ("n1", "n2"):
-            processes.append(Agent(folder / name, scheduler.address, name))
+        processes += [Agent(folder / name, scheduler.address, name) for name in ("n1", "n2")]
         with Client(scheduler.address) as client:
 
             def both_ready():
@@ -130,9 +129,7 @@ def test_scaling_restarts_nobody(client):
     apply(client, stack("hello", service(replicas=1)))
     (before,) = running(client, "hello", 1)
     answer = client.scale(control_pb2.ScaleRequest(stack="hello", replicas={"web": 3}))
-    assert [change.action for change in answer.changes] == [
-        control_pb2.ServiceChange.ACTION_SCALED
-    ]
+    assert [change.action for change in answer.changes] == [control_pb2.ServiceChange.ACTION_SCALED]
     after = running(client, "hello", 3)
     assert [task.status.container_id for task in after if task.name == "web.1"] == [
         before.status.container_id
@@ -176,10 +173,10 @@ def test_a_drained_node_gives_up_its_tasks(client):
     try:
         until(
             "all tasks run on n2",
-            lambda: {
-                (task.node_name, state_of(task)) for task in client.tasks(stack="hello")
-            }
-            == {("n2", "RUNNING")},
+            lambda: (
+                {(task.node_name, state_of(task)) for task in client.tasks(stack="hello")}
+                == {("n2", "RUNNING")}
+            ),
         )
     finally:
         client.update_node(
@@ -275,9 +272,7 @@ def test_a_watch_goes_on_where_it_stopped(client):
 
     client.scale(control_pb2.ScaleRequest(stack="hello", replicas={"web": 2}))
     running(client, "hello", 2)
-    resumed = client.watch(
-        control_pb2.WatchRequest(stack="hello", kinds=["tasks"], after=position)
-    )
+    resumed = client.watch(control_pb2.WatchRequest(stack="hello", kinds=["tasks"], after=position))
     seen = {}
     for change in resumed:
         assert not change.reset
@@ -450,6 +445,7 @@ def test_a_second_scheduler_on_the_same_port_or_store_is_refused(cluster, tmp_pa
                 *(sys.executable, "-m", "scheduler", "--listen", listen, "--http", ""),
                 *("--state-dir", str(folder)),
             ],
+            check=False,
             capture_output=True,
             text=True,
             timeout=30,
