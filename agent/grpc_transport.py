@@ -7,7 +7,9 @@ more than a minute.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import grpc
@@ -113,33 +115,44 @@ class GrpcStream:
 
     async def __aiter__(self) -> AsyncIterator[Any]:
         """What the other side sends. Raises LinkLost."""
-        try:
-            while (message := await self._call.read()) is not grpc.aio.EOF:
-                yield message
+        while True:
+            with self._translated():
+                message = await self._call.read()
+            if message is grpc.aio.EOF:
+                break
+            yield message
+        with self._translated():
             code = await self._call.code()
             if code is not grpc.StatusCode.OK:
                 raise LinkLost(await self._call.details() or code.name)
-        except grpc.aio.AioRpcError as error:
-            raise LinkLost(_sentence(error)) from error
-        except grpc.aio.UsageError as error:
-            raise LinkLost(f"the call is over: {error}") from error
 
     async def send(self, message: Any, /) -> None:
         """Send one message; waits while the other side is slower. Raises LinkLost."""
-        try:
+        with self._translated():
             await self._call.write(message)
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
         except grpc.aio.AioRpcError as error:
             raise LinkLost(_sentence(error)) from error
-        except grpc.aio.UsageError as error:
+        except (grpc.aio.UsageError, asyncio.InvalidStateError) as error:
             raise LinkLost(f"the call is over: {error}") from error
+        except asyncio.CancelledError:
+            # gRPC cancels whoever waits for a call that was cancelled, as `close` of the link
+            # does; but that is the end of the call, and not of the waiting task.
+            task = asyncio.current_task()
+            if self._call.cancelled() and task is not None and not task.cancelling():
+                raise LinkLost("the link was closed") from None
+            raise
 
     async def close(self) -> None:
         """Say that nothing more will be sent. Never raises."""
-        try:
+        with contextlib.suppress(LinkLost):  # then it is over already
             if not self._call.done():
-                await self._call.done_writing()
-        except (grpc.aio.AioRpcError, grpc.aio.UsageError):
-            pass  # it is over already
+                with self._translated():
+                    await self._call.done_writing()
 
     def cancel(self) -> None:
         """End the call at once."""

@@ -44,6 +44,8 @@ class Reporter:
         """The latest of every task that is here."""
         self.on_removed: Callable[[TaskId], None] = lambda _: None
         """Called when the scheduler has taken in that a task is gone."""
+        self.foreign: frozenset[TaskId] = frozenset()
+        """Tasks that a scheduler does not list: told, but part of no hash that it could compare."""
         self._untold: dict[TaskId, None] = {}
         self._events: deque[Event] = deque(maxlen=EVENTS_MAX)
         self._volumes: dict[tuple[str, str], Volume] = {}
@@ -66,6 +68,12 @@ class Reporter:
         if self._flying is not None or self._untold or not self._is_whole:
             return b""
         return self._digest()
+
+    def leave_out(self, foreign: frozenset[TaskId]) -> None:
+        """These tasks are here by no word of the scheduler's."""
+        if foreign != self.foreign:
+            self.foreign = foreign
+            self._hash = None
 
     def put(self, status: TaskStatus) -> None:
         """Tell this of its task. What is behind the last known status is dropped."""
@@ -174,5 +182,7 @@ class Reporter:
 
     def _digest(self) -> bytes:
         if self._hash is None:
-            self._hash = digests.running_hash(self.statuses.values())
+            self._hash = digests.running_hash(
+                status for task, status in self.statuses.items() if task not in self.foreign
+            )
         return self._hash

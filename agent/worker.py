@@ -120,8 +120,7 @@ class Worker:
     @property
     def unknown_containers(self) -> tuple[str, ...]:
         """The tasks whose containers are here without a scheduler's word."""
-        unlisted = [task for task, want in self._journal.wanted.items() if not want.is_listed]
-        return tuple(sorted({*self.unknown, *unlisted}))
+        return tuple(sorted({*self.unknown, *self._unlisted()}))
 
     @property
     def conditions(self) -> tuple[Condition, ...]:
@@ -135,6 +134,10 @@ class Worker:
             f" until one removes them: {some}"
         )
         return (Condition(name="mass-stop", ok=False, message=sentence),)
+
+    def _unlisted(self) -> frozenset[TaskId]:
+        wanted = self._journal.wanted.items()
+        return frozenset(task for task, want in wanted if not want.is_listed)
 
     # ---------------------------------------------------------------- what runs here
 
@@ -158,6 +161,7 @@ class Worker:
         journal.booted(self._boot_id)
         self.unknown = seen
         self.is_adopted = True
+        self._reporter.leave_out(self._unlisted())
         self._reporter.be_whole()
         log.info(
             "adopted", tasks=len(self.runners), unknown=sorted(seen), after_reboot=was_rebooted
@@ -280,6 +284,7 @@ class Worker:
                 files=orders.files,
             )
             self._wanted_hash = None
+            self._reporter.leave_out(self._unlisted())
             self._act(orders, wanted, leaving)
             self.on_change()
             return Verdict.OBEY

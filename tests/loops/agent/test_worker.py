@@ -9,6 +9,7 @@ import pytest
 
 from agent.orders import Orders, Verdict
 from agent.runtime.base import Phase
+from homeport.digests import running_hash
 from homeport.lifecycle import Desired, TaskState as S
 from homeport.model import Assignment, Cause, Health, ServiceGeneration, StackFile, TaskId
 from homeport.spec import ContainerSpec, FileKind, FileMount, FileSpec, Port, RestartPolicy
@@ -316,6 +317,10 @@ async def test_absence_is_no_command(rig: Rig) -> None:
     await asyncio.sleep(600)
     assert rig.phases() == {web(1): Phase.RUNNING, web(2): Phase.RUNNING}
     assert rig.worker.unknown_containers == (web(2),)
+    # The hash is of what the scheduler lists, or it would ask for reports for ever.
+    batch = await rig.reporter.next()
+    rig.reporter.acknowledge(batch.sequence)
+    assert rig.reporter.running_hash == running_hash([rig.reporter.statuses[web(1)]])
     rig.engine.end(web(2))
     await asyncio.sleep(2)
     assert rig.state(web(2)) == (2, S.RUNNING)
