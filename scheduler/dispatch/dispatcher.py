@@ -346,8 +346,9 @@ class Dispatcher:
 
     async def close(self, reason: str, *, leader: str = "") -> None:
         """Say farewell to all agents and wait a moment until they have heard it."""
-        self._is_closing = True
-        self._unsubscribe()
+        if not self._is_closing:
+            self._is_closing = True
+            self._unsubscribe()
         for session in list(self.sessions.values()):
             session.end(reason, leader=leader)
         try:
