@@ -78,7 +78,7 @@ class Cluster:
             client = host.engine.client()
             for container in client.containers(all=True):
                 client.remove_container(container["Id"], force=True, v=True)
-            for network in client.networks(filters={"type": "custom"}):
+            for network in client.networks(filters={"label": "dev.homeport.cluster"}):
                 client.remove_network(network["Id"])
             for volume in (client.volumes() or {}).get("Volumes") or []:
                 client.remove_volume(volume["Name"], force=True)
