@@ -10,7 +10,10 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import defaultdict
+from contextlib import suppress
 from typing import Any
+
+import docker.errors
 
 from agent.runtime.base import LABEL_CLUSTER, LABEL_STACK, Rejected, Work
 from agent.runtime.docker_engine import Client, Engine
@@ -20,6 +23,7 @@ from agent.runtime.labels import owner_labels
 from homeport.spec import MountKind, NetworkSpec, VolumeSpec
 
 CREATE_SECONDS = 30.0
+_OWNER = (LABEL_CLUSTER, LABEL_STACK)
 
 
 class StackResources:
@@ -95,7 +99,8 @@ class StackResources:
 
         networks = await self._engine.call("look for a network", request)
         # The filter matches parts of names.
-        return next((each for each in networks if each["Name"] == name), None)
+        same = (each for each in networks if each["Name"] == name)
+        return min(same, key=lambda each: (each["Created"], each["Id"]), default=None)
 
     async def _create_network(self, body: dict[str, Any]) -> None:
         def request(client: Client) -> None:
@@ -109,6 +114,30 @@ class StackResources:
             # Another agent of this machine may have been faster.
             if await self._find_network(body["Name"]) is None:
                 raise
+        await self._remove_duplicates(body)
+
+    async def _remove_duplicates(self, body: dict[str, Any]) -> None:
+        """Leave one network of this name: its check for duplicates does not hold at once.
+
+        Two agents that share the engine made one each at the same moment. Both keep the
+        earlier one, and whoever made the later one gets here before it is used.
+        """
+        filters = json.dumps(
+            {"name": [body["Name"]], "label": [f"{key}={body['Labels'][key]}" for key in _OWNER]}
+        )
+
+        def request(client: Client) -> None:
+            listed = client.ask_json("GET", "/networks", params={"filters": filters})
+            same = [each for each in listed if each["Name"] == body["Name"]]
+            same.sort(key=lambda each: (each["Created"], each["Id"]))
+            for later in same[1:]:
+                # Gone already, or in use: then it is for the next look.
+                with suppress(docker.errors.APIError):
+                    client.ask("DELETE", f"/networks/{later['Id']}")
+
+        await self._engine.call(
+            f"look for a second network {body['Name']}", request, seconds=CREATE_SECONDS
+        )
 
     async def _volume(self, work: Work, volume: VolumeSpec) -> None:
         stack = work.assignment.stack
