@@ -1,30 +1,25 @@
-"""The asyncio side of the SQLite store: the queue of commits, leases, watches, deadlines.
+"""The asyncio side of the SQLite store: leases, watches, deadlines, the two threads.
 
-Group commit: while the writer's thread waits for the disk, commits queue up, and the
-next transaction carries all of them. A commit is answered, and told to the watchers,
-when the disk has it. Leases are in memory and renewed without a write; with the file
-locked, a lease cannot outlive this process.
+Leases are in memory and renewed without a write; with the file locked, a lease cannot
+outlive this process. The keys of a lease that ended are deleted by a commit like any
+other, and tried again until the disk takes it.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from homeport.seams import Clock
 from scheduler.store.base import (
     OPERATIONS_MAX,
-    Ambiguous,
     Batch,
     Fence,
     Listing,
     Record,
-    StoreError,
     Unavailable,
     Write,
 )
@@ -33,6 +28,7 @@ from scheduler.store.feed import Feed
 from scheduler.store.leases import Leases
 from scheduler.store.sqlite.database import Database
 from scheduler.store.sqlite.grouping import Committed, Proposal
+from scheduler.store.sqlite.queue import CommitQueue
 
 T = TypeVar("T")
 
@@ -40,21 +36,12 @@ CALL_SECONDS = 5.0
 """How long a caller waits for the disk before it is told that there is no answer."""
 LIST_SECONDS = 60.0
 """The same for a list, which may read millions of records, and for opening and closing."""
-GROUP_WRITES_MAX = 10_000
-"""Writes carried by one transaction; more wait for the next."""
-QUEUE_COMMITS_MAX = 20_000
 RECENT_REVISIONS = 2_000
 RECENT_BYTES = 4_194_304
 """What is kept in memory for watchers; those further behind read the file."""
 TIMER_SECONDS_MIN = 0.001
 RETRY_SECONDS = 1.0
 """How soon the keys of an ended lease are tried again when they could not be deleted."""
-
-
-@dataclass(eq=False, slots=True)
-class _Waiting:
-    proposal: Proposal
-    answer: asyncio.Future[int]
 
 
 class SqliteStore:
@@ -75,8 +62,12 @@ class SqliteStore:
         self._writer = writer
         self._reader = reader
         self._loop = asyncio.get_running_loop()
-        self._queue: deque[_Waiting] = deque()
-        self._flying: asyncio.Future[Sequence[Committed | StoreError]] | None = None
+        self._queue = CommitQueue(
+            path,
+            thread=writer,
+            commit_all=database.writer.commit_all,
+            on_committed=self._on_committed,
+        )
         self._leases = Leases()
         self._overdue: dict[str, int] = {}  # keys of ended leases, still to be deleted
         self._timer: asyncio.TimerHandle | None = None
@@ -144,7 +135,8 @@ class SqliteStore:
             and write.lease
             and not self._leases.is_alive(write.lease, now)
         )
-        return await self._propose(Proposal(writes, fence, lease_gone=next(gone, 0)))
+        proposal = Proposal(writes, fence, lease_gone=next(gone, 0))
+        return await self._queue.propose(proposal, CALL_SECONDS)
 
     def watch(self, prefix: str, after: int) -> AsyncGenerator[Batch, None]:
         """Every change under `prefix` behind revision `after`."""
@@ -174,7 +166,7 @@ class SqliteStore:
         if keys := self._leases.end(lease):
             self._overdue |= keys
             try:
-                await self._propose(_deletion(keys))
+                await self._queue.propose(_deletion(keys), CALL_SECONDS)
             finally:
                 self._set_timer()
 
@@ -186,8 +178,7 @@ class SqliteStore:
         self._feed.close(self._closed)
         if self._timer is not None:
             self._timer.cancel()
-        while self._queue:
-            self._refuse(self._queue.popleft(), Unavailable(f"{self._closed}: nothing was written"))
+        self._queue.close(self._closed)
         try:
             # Behind whatever each thread is doing now.
             await self._call(self._reader, lambda: None, LIST_SECONDS)
@@ -196,86 +187,18 @@ class SqliteStore:
             self._reader.shutdown(wait=False)
             self._writer.shutdown(wait=False)
 
-    # ------------------------------------------------------------------ group commit
-
-    async def _propose(self, proposal: Proposal) -> int:
-        if len(self._queue) >= QUEUE_COMMITS_MAX:
-            raise Unavailable("too many commits wait for the disk: nothing was written")
-        waiting = _Waiting(proposal, self._loop.create_future())
-        self._queue.append(waiting)
-        self._fly()
-        try:
-            async with asyncio.timeout(CALL_SECONDS):
-                return await waiting.answer
-        except TimeoutError:
-            slow = f"the disk of the store {self._path} did not answer in {CALL_SECONDS:.0f} s"
-            if self._withdraw(waiting):
-                raise Unavailable(f"{slow}: nothing was written") from None
-            raise Ambiguous(f"{slow}: the commit may still take place") from None
-        except asyncio.CancelledError:
-            self._withdraw(waiting)
-            raise
-
-    def _withdraw(self, waiting: _Waiting) -> bool:
-        """Take a commit back from the queue; False when the writer has it already."""
-        try:
-            self._queue.remove(waiting)
-        except ValueError:
-            return False
-        return True
-
-    def _fly(self) -> None:
-        """Hand what waits to the writer's thread, unless it is busy."""
-        if self._flying is not None or not self._queue:
-            return
-        group: list[_Waiting] = []
-        writes = 0
-        while self._queue and writes < GROUP_WRITES_MAX:
-            group.append(self._queue.popleft())
-            writes += len(group[-1].proposal.writes)
-        proposals = [waiting.proposal for waiting in group]
-        self._flying = self._loop.run_in_executor(
-            self._writer, self._database.writer.commit_all, proposals
-        )
-        self._flying.add_done_callback(lambda flown: self._land(group, flown))
-
-    def _land(
-        self,
-        group: Sequence[_Waiting],
-        flown: asyncio.Future[Sequence[Committed | StoreError]],
-    ) -> None:
-        self._flying = None
-        if (error := flown.exception()) is not None:  # only by a mistake of ours
-            for waiting in group:
-                self._refuse(waiting, Ambiguous(f"the store {self._path} failed: {error!r}"))
-        else:
-            for waiting, answer in zip(group, flown.result(), strict=True):
-                if isinstance(answer, StoreError):
-                    self._refuse(waiting, answer)
-                else:
-                    self._accept(waiting, answer)
-        if self._closed is None:
-            self._fly()
-
-    def _accept(self, waiting: _Waiting, committed: Committed) -> None:
+    def _on_committed(self, proposal: Proposal, committed: Committed) -> None:
         if committed.changes:
             self._feed.tell(committed.revision, committed.changes)
-            leases = {write.key: write.lease for write in waiting.proposal.writes}
-            for change in committed.changes:
-                deleted = change.value is None
-                lease = 0 if deleted else leases[change.key]
-                if not self._leases.written(change.key, change.version, lease):
-                    self._end_keys({change.key: change.version})  # it ended meanwhile
-        if waiting.proposal.skip_changed:
-            for write in waiting.proposal.writes:
+        leases = {write.key: write.lease for write in proposal.writes}
+        for change in committed.changes:
+            lease = leases[change.key] if change.value is not None else 0
+            if not self._leases.written(change.key, change.version, lease):
+                self._end_keys({change.key: change.version})  # it ended meanwhile
+        if proposal.skip_changed:
+            for write in proposal.writes:
                 if self._overdue.get(write.key) == write.expect:
                     del self._overdue[write.key]
-        if not waiting.answer.done():
-            waiting.answer.set_result(committed.revision)
-
-    def _refuse(self, waiting: _Waiting, error: StoreError) -> None:
-        if not waiting.answer.done():
-            waiting.answer.set_exception(error)
 
     # ------------------------------------------------------------------ leases
 
@@ -301,13 +224,10 @@ class SqliteStore:
 
     def _end_keys(self, keys: dict[str, int]) -> None:
         """Delete the keys of leases that ended; the timer tries again what fails."""
-        if not keys:
+        if not keys or self._closed is not None:
             return
         self._overdue |= keys
-        waiting = _Waiting(_deletion(keys), self._loop.create_future())
-        waiting.answer.add_done_callback(lambda answer: answer.exception())
-        self._queue.append(waiting)
-        self._fly()
+        self._queue.post(_deletion(keys))
 
     # ------------------------------------------------------------------ threads
 

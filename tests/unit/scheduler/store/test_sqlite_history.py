@@ -65,7 +65,7 @@ class TestCompaction:
         store = await open_store(path)
         await commit_many(store, 2 * COMPACT_SLACK, bytes(2_000))
         size = path.stat().st_size
-        await commit_many(store, 6 * COMPACT_SLACK, bytes(2_000))
+        await commit_many(store, 3 * COMPACT_SLACK, bytes(2_000))
         await store.close()
 
         assert path.stat().st_size <= 1.3 * size
