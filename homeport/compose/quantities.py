@@ -27,8 +27,20 @@ _RANGE = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?", re.ASCII)
 
 def duration_ms(text: str) -> int:
     """Milliseconds of `1m30s`; what is above zero and below one millisecond is refused."""
+    total = _milliseconds(text)
+    if 0 < total < 1:
+        raise ValueError(f"{_short(text)} is shorter than a millisecond")
+    return round(total)
+
+
+def duration_us(text: str) -> int:
+    """Microseconds of `1400us`."""
+    return round(_milliseconds(text) * 1_000)
+
+
+def _milliseconds(text: str) -> float:
     if text == "0":
-        return 0
+        return 0.0
     total, end = 0.0, 0
     for part in _DURATION_PART.finditer(text):
         if part.start() != end or len(part.group(1)) > 20:
@@ -39,9 +51,7 @@ def duration_ms(text: str) -> int:
         raise ValueError(f"{_short(text)} is not a duration such as 1m30s")
     if total > DURATION_MS_MAX:
         raise ValueError(f"{_short(text)} is longer than a year")
-    if 0 < total < 1:
-        raise ValueError(f"{_short(text)} is shorter than a millisecond")
-    return round(total)
+    return total
 
 
 def size_bytes(text: str) -> int:

@@ -143,7 +143,7 @@ def _microseconds(service: View, key: str) -> int:
     def parse(text: str) -> int:
         if text.lstrip("-").isdigit():
             return quantities.whole(text, -1, 10**9)
-        return quantities.duration_ms(text) * 1_000
+        return quantities.duration_us(text)
 
     found = service.at(key)
     return found.read(parse, 0) if found is not None else 0

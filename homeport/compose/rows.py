@@ -340,7 +340,7 @@ BUILD = (
         "ssh ulimits privileged isolation entitlements", CLUSTER + "build",
     ),
     *_children(
-        "services.*.build.secrets[]", "BuildSecret", "source target=id", CLUSTER + "build"
+        "services.*.build.secrets[]", "BuildSecret", "source=id target=id", CLUSTER + "build"
     ),
     *(
         _notice(

@@ -84,7 +84,7 @@ def read(
     spec = container.read(service, limits, compiling, has_build=has_build)
     settled = binds.settle(mounts.read(service, names.volumes, compiling), luggage, compiling)
     files = (*settled.files, *_files(service, names))
-    _once(service, (*(m.target for m in settled.mounts), *(f.target for f in files)))
+    _once(service, [m.target for m in settled.mounts], [f.target for f in files])
     attachments = (
         () if spec.network_mode else networks.attachments(service, name, names.networks, replicas)
     )
@@ -137,9 +137,9 @@ def read(
     )
 
 
-def _once(service: View, targets: tuple[str, ...]) -> None:
-    seen: set[str] = set()
-    for target in targets:
+def _once(service: View, mounted: list[str], files: list[str]) -> None:
+    seen = set(mounted)
+    for target in files:
         if target in seen:
             service.refuse(f"two things are mounted at {target}", "Change one of the targets")
         seen.add(target)
