@@ -16,24 +16,20 @@ from typing import Any, Protocol
 
 import structlog
 
+from agent import messages
 from agent.bulk import BulkDesk
 from agent.heartbeat import Belief, HeartbeatLane
 from agent.identity import Identity, IdentityStore
 from agent.journal import Journal
 from agent.lease import Lease
 from agent.orders import Orders, Verdict
-from agent.reporter import Batch, Reporter
+from agent.reporter import Reporter
 from homeport import codec
 from homeport.model import (
-    Assignment,
     Inventory,
     NodeId,
     NodeStatus,
     OrderId,
-    ServiceGeneration,
-    Stack,
-    StackFile,
-    Tombstone,
 )
 from homeport.seams import (
     Clock,
@@ -46,7 +42,6 @@ from homeport.seams import (
     identifier,
     jittered,
 )
-from homeport.spec import NetworkSpec, VolumeSpec
 from homeport.v1 import dispatcher_pb2
 
 WELCOME_SECONDS = 3.0
@@ -383,7 +378,7 @@ class _Session:
 
     async def _obey(self, message: Any) -> None:
         try:
-            orders = _orders(message)
+            orders = messages.orders(message)
         except codec.CodecError as error:
             # A newer scheduler: what cannot be read is not acted on, and nothing stops.
             raise Ended(f"orders that cannot be read: {error}", retry_seconds=5.0) from error
@@ -410,7 +405,7 @@ class _Session:
         node = NodeId(self._all.identity.node_id)
         while True:
             batch = await self._desk.reporter.next()
-            await self._send(dispatcher_pb2.SessionRequest(report=_report(batch, node)))
+            await self._send(dispatcher_pb2.SessionRequest(report=messages.report(batch, node)))
 
     async def _node_reports(self) -> None:
         while True:
@@ -463,38 +458,3 @@ def _telling(group: BaseExceptionGroup[BaseException]) -> BaseException:
         if found:
             return found[0]
     return group
-
-
-def _orders(message: Any) -> Orders:
-    """Raises CodecError for what this version cannot read."""
-    is_complete = message.kind == dispatcher_pb2.Assignments.KIND_COMPLETE
-    return Orders(
-        order=codec.from_message(OrderId, message.order),
-        is_complete=is_complete,
-        applies_to=None if is_complete else codec.from_message(OrderId, message.applies_to),
-        tasks=tuple(codec.from_message(Assignment, each) for each in message.tasks),
-        tombstones=tuple(codec.from_message(Tombstone, each) for each in message.tombstones),
-        specs=tuple(codec.from_message(ServiceGeneration, each) for each in message.specs),
-        stacks=tuple(
-            Stack(
-                name=each.stack,
-                networks=tuple(codec.from_message(NetworkSpec, n) for n in each.networks),
-                volumes=tuple(codec.from_message(VolumeSpec, v) for v in each.volumes),
-            )
-            for each in message.stacks
-        ),
-        files=tuple(codec.from_message(StackFile, each) for each in message.files),
-    )
-
-
-def _report(batch: Batch, node: NodeId) -> Any:
-    report = dispatcher_pb2.Report(
-        sequence=batch.sequence, complete=batch.is_complete, running_hash=batch.running_hash
-    )
-    for status in batch.statuses:
-        codec.fill(report.statuses.add(), status)
-    for event in batch.events:
-        codec.fill(report.events.add(), event)
-    for volume in batch.volumes:
-        codec.fill(report.volumes.add(), replace(volume, node=node))
-    return report
