@@ -15,6 +15,9 @@ from scheduler.api.errors import NotFound
 from scheduler.api.views import Views, health_word
 from scheduler.reconcile import planning
 
+SLOTS_MAX = 20
+"""Slots of a service that are explained at once."""
+
 
 def explain(views: Views, stack: str, given: str) -> control_pb2.ExplainResponse:
     """Explain a slot, task, service or node. Raises NotFound."""
@@ -30,7 +33,11 @@ def explain(views: Views, stack: str, given: str) -> control_pb2.ExplainResponse
     slots = [slot] if slot is not None else _slots(views, service)
     if slot is None:
         response.lines.extend(_service(views, service))
-    for each in slots:
+    if len(slots) > SLOTS_MAX:
+        waiting = _waiting(views, service)
+        slots.sort(key=lambda each: (each not in waiting, each))  # what waits is asked about
+        response.lines.append(f"the first {SLOTS_MAX} of its {len(slots)} slots:")
+    for each in slots[:SLOTS_MAX]:
         explanation = planning.explain(views.snapshot, service.id, each)
         response.lines.append(_slot(views, service, each, explanation))
         response.tasks.append(_task(views, service, explanation))
@@ -39,8 +46,11 @@ def explain(views: Views, stack: str, given: str) -> control_pb2.ExplainResponse
 
 def _slots(views: Views, service: Service) -> list[int]:
     tasks = views.snapshot.stored.tasks_of_service(service.id)
-    waiting = views.snapshot.observed.waiting.get(service.id, {})
-    return sorted({task.slot for task in tasks} | set(waiting))
+    return sorted({task.slot for task in tasks} | _waiting(views, service))
+
+
+def _waiting(views: Views, service: Service) -> set[int]:
+    return set(views.snapshot.observed.waiting.get(service.id, {}))
 
 
 def _service(views: Views, service: Service) -> Iterator[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from homeport.model import Service, ServiceId, Task, TaskId, split_task_id
+from homeport.model import Event, Service, ServiceId, Task, TaskId, split_task_id
 from scheduler.api.errors import NotFound
 from scheduler.cluster.tables import View
 
@@ -73,12 +73,26 @@ def tasks(view: View, stack: str, given: Iterable[str]) -> list[Task]:
     return list(found.values())
 
 
-def service_of(view: View, service_id: ServiceId) -> Service:
-    """A service by id. Raises NotFound."""
-    service = view.service(service_id)
-    if service is None:
-        raise NotFound("service", service_id)
-    return service
+def is_of_stack(view: View, event: Event, stack: str) -> bool:
+    """Whether an event is about this stack or something of it; every one is for no stack."""
+    if not stack or event.object == stack:
+        return True
+    service = view.service(ServiceId(event.object.partition("/")[0]))
+    if service is not None:
+        return service.stack == stack
+    return event.object.startswith(f"{stack}-")  # of a service that is gone
+
+
+def is_about(view: View, event: Event, stack: str, given: str) -> bool:
+    """Whether an event is about what a user calls by this name."""
+    if event.object == given or event.node == given or event.object.startswith(f"{given}/"):
+        return True
+    try:
+        service, number = slot(view, stack, given)
+    except NotFound:
+        return False
+    prefix = f"{service.id}/" if number is None else f"{service.id}/{number}/"
+    return event.object == service.id or event.object.startswith(prefix)
 
 
 def _named(view: View, stack: str, name: str) -> list[Service]:

@@ -18,7 +18,7 @@ from google.protobuf.message import Message
 
 import homeport
 from homeport import codec
-from homeport.model import Availability, Cluster, Node, NodeState, Service, Stack
+from homeport.model import Availability, Cluster, Node, NodeState, Service, Stack, Task
 from homeport.spec import StackSpec, pairs
 from homeport.v1 import control_pb2, control_pb2_grpc
 from scheduler.api import (
@@ -103,6 +103,8 @@ class ControlService(control_pb2_grpc.ControlServicer):
             )
             if request.validate_only:
                 response.tasks.extend(_planned(snapshot, outcome))
+                if len(response.tasks) == PLANNED_MAX:
+                    response.notices.append(f"only the first {PLANNED_MAX} tasks are shown")
             return Decision(response, outcome.objects, outcome.heads)
 
         return await _once(authority, request, control_pb2.ApplyResponse, decide)
@@ -266,25 +268,27 @@ class ControlService(control_pb2_grpc.ControlServicer):
                 raise NotFound("service", request.service)
         node = _node(self._leading().authority, request.node) if request.node else None
         chosen = (
-            task
+            entry
             for service in services
-            for task in views.tasks_of(service, all_tasks=request.all)
-            if node is None or task.task.node == node.id
+            for entry in views.entries_of(service, all_tasks=request.all)
+            if node is None or (isinstance(entry.what, Task) and entry.what.node == node.id)
         )
         found, token = page(
             chosen,
-            lambda task: (
-                task.stack,
-                task.service_name,
-                task.task.service,
-                task.task.slot,
-                task.task.n,
+            lambda entry: (
+                entry.service.stack,
+                entry.service.name,
+                entry.service.id,
+                entry.slot,
+                entry.n,
             ),
             size=request.page_size,
             token=request.page_token,
         )
         return control_pb2.ListTasksResponse(
-            tasks=found, next_page_token=token, revision=self._revision()
+            tasks=[views.entry(entry) for entry in found],
+            next_page_token=token,
+            revision=self._revision(),
         )
 
     async def ListNodes(
@@ -309,13 +313,16 @@ class ControlService(control_pb2_grpc.ControlServicer):
     ) -> control_pb2.ListEventsResponse:
         """See the contract."""
         views = self._views()
+        view = views.snapshot.stored
         wanted = (
             event
             for event in views.snapshot.observed.events
             if event.sequence > request.after_sequence
             and (not request.node or event.node == request.node)
-            and (not request.object or _concerns(event.object, request.object))
-            and (not request.stack or _concerns(event.object, request.stack))
+            and selection.is_of_stack(view, event, request.stack)
+            and (
+                not request.object or selection.is_about(view, event, request.stack, request.object)
+            )
         )
         found, token = page(
             wanted,
@@ -465,8 +472,3 @@ def _node(authority: Authority, name: str) -> Node:
 def snapshot_node(snapshot: Snapshot, old: Node) -> Node:
     """The node as it is in a snapshot that may have changes laid over it."""
     return snapshot.stored.node(old.id) or old
-
-
-def _concerns(name: str, wanted: str) -> bool:
-    """Whether an event's object is the wanted one or belongs to it."""
-    return name == wanted or name.startswith((f"{wanted}/", f"{wanted}-", f"{wanted}."))

@@ -8,7 +8,8 @@ What is shown then is the last known, and says so (`unknown`).
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 from homeport import codec
 from homeport.lifecycle import TERMINAL, Desired, TaskState
@@ -35,6 +36,16 @@ from scheduler.placement import words
 from scheduler.reconcile.planning import Planned
 
 
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A line of `ps`: a task, or a slot that waits (its n is 0)."""
+
+    service: Service
+    slot: int
+    n: int
+    what: Task | Waiting
+
+
 class Views:
     """Messages for one snapshot."""
 
@@ -47,14 +58,15 @@ class Views:
 
     # ------------------------------------------------------------ tasks
 
-    def tasks_of(self, service: Service, *, all_tasks: bool) -> Iterator[control_pb2.TaskView]:
-        """A service's tasks and waiting slots, by (slot, n)."""
+    def entries_of(self, service: Service, *, all_tasks: bool) -> list[Entry]:
+        """A service's tasks and waiting slots, by (slot, n); the ended ones only for `all_tasks`.
+
+        Of a slot where nothing runs or waits, the last task is told also when it has ended.
+        """
         waiting = self._observed.waiting.get(service.id, {})
         tasks = self._stored.tasks_of_service(service.id)
         newest = {task.slot: task.n for task in tasks}
-        found: list[tuple[int, int, Task | Waiting]] = [
-            (slot, 0, each) for slot, each in waiting.items()
-        ]
+        found: list[Entry] = [Entry(service, slot, 0, each) for slot, each in waiting.items()]
         for task in tasks:
             is_last_word = (
                 newest[task.slot] == task.n
@@ -62,9 +74,15 @@ class Views:
                 and task.desired is Desired.RUNNING
             )
             if all_tasks or is_last_word or not self._has_ended(task):
-                found.append((task.slot, task.n, task))
-        for _, _, each in sorted(found, key=lambda item: item[:2]):
-            yield self.waiting(service, each) if isinstance(each, Waiting) else self.task(each)
+                found.append(Entry(service, task.slot, task.n, task))
+        found.sort(key=lambda entry: (entry.slot, entry.n))
+        return found
+
+    def entry(self, entry: Entry) -> control_pb2.TaskView:
+        """A task or a waiting slot."""
+        if isinstance(entry.what, Waiting):
+            return self.waiting(entry.service, entry.what)
+        return self.task(entry.what)
 
     def task(self, task: Task) -> control_pb2.TaskView:
         """A recorded task."""

@@ -8,11 +8,12 @@ through would come back behind what it has not seen.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Any
 
 from homeport.model import NodeId, ServiceId, TaskId, split_task_id
 from homeport.v1 import control_pb2
+from scheduler.api import selection
 from scheduler.api.errors import Invalid
 from scheduler.api.feed import Feed
 from scheduler.api.views import Views
@@ -23,6 +24,8 @@ Send = Callable[[Any], Awaitable[None]]
 KINDS = ("stacks", "services", "tasks", "nodes", "events")
 GATHER_SECONDS = 0.03
 """Changes that come within this time are told together."""
+CHUNK = 200
+"""Objects that are made into messages at once; a snapshot holds no longer."""
 
 
 async def watch(
@@ -82,57 +85,58 @@ class _Telling:
     async def everything(self) -> None:
         """RESET, then all objects."""
         here = self._here()
-        responses = [control_pb2.WatchResponse(reset=True)]
-        views = Views(self._authority.snapshot())
-        responses.extend(self._all(views))
-        await self._tell(responses, here)
+        await self._send(control_pb2.WatchResponse(reset=True))
+        await self._tell(list(self._all()), here)
 
     async def changed(self, keys: Iterable[str]) -> None:
         """These objects as they are now."""
-        here = self._here()
-        views = Views(self._authority.snapshot())
-        found = [self._one(views, key) for key in keys if key.partition("/")[0] in self._kinds]
-        await self._tell([response for response in found if response is not None], here)
+        chosen = [key for key in keys if key.partition("/")[0] in self._kinds]
+        await self._tell(chosen, self._here())
 
     async def synced(self) -> None:
         """All that there was has been told."""
         await self._send(control_pb2.WatchResponse(synced=True, position=self._position))
 
-    async def _tell(
-        self, responses: list[control_pb2.WatchResponse], here: control_pb2.WatchPosition
-    ) -> None:
+    async def _tell(self, keys: list[str], here: control_pb2.WatchPosition) -> None:
         # A reader that goes away half way must come back to where it was before: only the
-        # last message carries the new place.
-        for response in responses[:-1]:
-            response.position.CopyFrom(self._position)
-            await self._send(response)
+        # last message carries the new place. What changes while this is sent is marked again.
+        last: control_pb2.WatchResponse | None = None
+        for start in range(0, len(keys), CHUNK):
+            views = Views(self._authority.snapshot())
+            chunk = keys[start : start + CHUNK]
+            for response in [self._one(views, key) for key in chunk]:
+                if response is None:
+                    continue
+                if last is not None:
+                    last.position.CopyFrom(self._position)
+                    await self._send(last)
+                last = response
         self._position = here
-        if responses:
-            responses[-1].position.CopyFrom(here)
-            await self._send(responses[-1])
+        if last is not None:
+            last.position.CopyFrom(here)
+            await self._send(last)
 
-    def _all(self, views: Views) -> Iterable[control_pb2.WatchResponse]:
-        stored = views.snapshot.stored
+    def _all(self) -> Iterator[str]:
+        """The keys of all objects that are to be told."""
+        snapshot = self._authority.snapshot()
+        stored = snapshot.stored
         if "stacks" in self._kinds:
-            for stack in stored.stacks():
-                if self._stack in ("", stack.name):
-                    yield control_pb2.WatchResponse(stack=views.stack(stack))
+            yield from (f"stacks/{stack.name}" for stack in stored.stacks())
         if self._kinds & {"services", "tasks"}:
             for service in sorted(stored.services(), key=lambda each: each.id):
                 if self._stack not in ("", service.stack):
                     continue
                 if "services" in self._kinds:
-                    yield control_pb2.WatchResponse(service=views.service(service))
+                    yield f"services/{service.id}"
                 if "tasks" in self._kinds:
-                    for task in views.tasks_of(service, all_tasks=True):
-                        yield control_pb2.WatchResponse(task=task)
+                    for slot in sorted(snapshot.observed.waiting.get(service.id, {})):
+                        yield f"tasks/{service.id}/{slot}/0"
+                    for task in stored.tasks_of_service(service.id):
+                        yield f"tasks/{task.id}"
         if "nodes" in self._kinds:
-            for node in stored.nodes():
-                yield control_pb2.WatchResponse(node=views.node(node))
+            yield from (f"nodes/{node.id}" for node in stored.nodes())
         if "events" in self._kinds:
-            for event in views.snapshot.observed.events:
-                if self._stack in ("", event.object.partition("/")[0]):
-                    yield control_pb2.WatchResponse(event=views.event(event))
+            yield from (f"events/{event.sequence}" for event in snapshot.observed.events)
 
     def _one(self, views: Views, key: str) -> control_pb2.WatchResponse | None:
         stored, observed = views.snapshot.stored, views.snapshot.observed
@@ -157,12 +161,10 @@ class _Telling:
                 node = stored.node(NodeId(rest))
                 return gone if node is None else _response(node=views.node(node))
             case "events":
-                for event in reversed(observed.events):
-                    if event.sequence == int(rest):
-                        if self._stack in ("", event.object.partition("/")[0]):
-                            return _response(event=views.event(event))
-                        return None
-                return None
+                event = observed.event(int(rest))
+                if event is None or not selection.is_of_stack(stored, event, self._stack):
+                    return None
+                return _response(event=views.event(event))
             case _:
                 return None
 

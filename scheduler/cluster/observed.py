@@ -202,6 +202,13 @@ class Observed:
         self._changed(f"events/{numbered.sequence}")
         return numbered
 
+    def event(self, sequence: int) -> Event | None:
+        """The event of this number; None when it is forgotten or yet to come."""
+        if not self.events:
+            return None
+        place = sequence - self.events[0].sequence  # numbers have no gaps
+        return self.events[place] if 0 <= place < len(self.events) else None
+
     def _changed(self, key: str) -> None:
         self.sequence += 1
         for listener in self.listeners:

@@ -252,14 +252,7 @@ class Dispatcher:
         knows = opened.reported and running_hash(heard.values()) == hello.running_hash
         session.post(self._welcome(node, send_report=not knows))
         try:
-            if hello.HasField("inventory"):
-                try:
-                    inventory = codec.from_message(Inventory, hello.inventory)
-                except codec.CodecError as error:
-                    log.warning("an inventory cannot be read", node=node, why=str(error))
-                else:
-                    await session.take_inventory(inventory)
-            await session.run(requests, self._taken_in)
+            await session.run(requests, self._taken_in, _inventory(hello))
         finally:
             self._ended(session)
 
@@ -356,3 +349,13 @@ class Dispatcher:
                 await self._empty.wait()
         except TimeoutError:
             log.info("some agents did not hear the farewell", agents=len(self.sessions))
+
+
+def _inventory(hello: Any) -> Inventory | None:
+    if not hello.HasField("inventory"):
+        return None
+    try:
+        return codec.from_message(Inventory, hello.inventory)
+    except codec.CodecError as error:
+        log.warning("an inventory cannot be read", node=hello.node_id, why=str(error))
+        return None

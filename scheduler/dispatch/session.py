@@ -129,14 +129,18 @@ class Session:
     # ------------------------------------------------------------ the two coroutines
 
     async def run(
-        self, incoming: AsyncIterator[Any], taken_in: Callable[[Session, bool], None]
+        self,
+        incoming: AsyncIterator[Any],
+        taken_in: Callable[[Session, bool], None],
+        inventory: Inventory | None,
     ) -> None:
         """Until the session ends. `taken_in` is called after each message, with whether it
-        was a complete report."""
+        was a complete report; `inventory` is what the hello brought."""
         try:
             async with asyncio.TaskGroup() as background:
                 background.create_task(self._write(), name=f"orders to {self.node}")
-                background.create_task(self._read(incoming, taken_in), name=f"from {self.node}")
+                reading = self._read(incoming, taken_in, inventory)
+                background.create_task(reading, name=f"reports from {self.node}")
         except* SessionOver:
             pass
         except* LinkLost as lost:
@@ -164,8 +168,13 @@ class Session:
         return assignments.plan(self.told, view, tasks, self._authority.order(), changed)
 
     async def _read(
-        self, incoming: AsyncIterator[Any], taken_in: Callable[[Session, bool], None]
+        self,
+        incoming: AsyncIterator[Any],
+        taken_in: Callable[[Session, bool], None],
+        inventory: Inventory | None,
     ) -> None:
+        if inventory is not None:
+            await self._take_inventory(inventory)
         async for request in incoming:
             body = request.WhichOneof("body")
             is_complete = False
@@ -236,9 +245,9 @@ class Session:
                 observed.put_node_status(self.node, status)
         if report.HasField("inventory"):
             for inventory in self._readable([report.inventory], Inventory):
-                await self.take_inventory(inventory)
+                await self._take_inventory(inventory)
 
-    async def take_inventory(self, inventory: Inventory) -> None:
+    async def _take_inventory(self, inventory: Inventory) -> None:
         """Remember what the machine has, if that differs."""
         change = joining.inventory_change(self._authority.mirror.tables, self.node, inventory)
         if change is not None and await self._commit([change]):

@@ -307,13 +307,88 @@ def test_a_watch_tells_what_is_gone(client):
     watching.close()
 
 
+def scripted(name="web", replicas=1, **script):
+    """A service whose simulated containers follow this script."""
+    labels = {f"sim.{key}": str(value) for key, value in script.items()}
+    return service(name, replicas, container={"labels": labels})
+
+
 def test_logs_of_all_tasks_come_with_their_names(client):
-    apply(client, stack("hello", service(replicas=2)))
-    running(client, "hello", 2)
-    lines = list(client.logs(control_pb2.LogsRequest(stack="hello", tail=-1)))
-    assert not [line.error for line in lines if line.error]
+    apply(client, stack("hello", scripted("web", 2, log="hi"), scripted("db", log="ready")))
+    running(client, "hello", 3)
+
+    def logs(**fields):
+        lines = list(client.logs(control_pb2.LogsRequest(stack="hello", tail=-1, **fields)))
+        assert not [line.error for line in lines if line.error]
+        return sorted((line.name, line.output.data.decode().strip()) for line in lines)
+
+    assert logs() == [("db.1", "ready"), ("web.1", "hi"), ("web.2", "hi")]
+    assert logs(objects=["web"]) == [("web.1", "hi"), ("web.2", "hi")]
+    assert logs(objects=["web.2"]) == [("web.2", "hi")]
     with pytest.raises(CallFailed, match="there is no service or task nope"):
-        list(client.logs(control_pb2.LogsRequest(stack="hello", objects=["nope"])))
+        logs(objects=["nope"])
+
+
+def test_logs_that_follow_take_up_tasks_that_appear_later(client):
+    apply(client, stack("hello", scripted("web", 1, log="hi")))
+    running(client, "hello", 1)
+    following = client.logs(control_pb2.LogsRequest(stack="hello", follow=True, tail=-1))
+    first = next(following)
+    assert (first.name, first.output.data) == ("web.1", b"hi\n")
+    client.scale(control_pb2.ScaleRequest(stack="hello", replicas={"web": 2}))
+    second = next(following)
+    assert (second.name, second.output.data) == ("web.2", b"hi\n")
+    following.close()
+
+
+def test_a_container_that_ends_is_restarted_in_place_and_counted(client):
+    apply(client, stack("hello", scripted(run_for_ms=200, exit_code=3)))
+
+    def restarted():
+        (task,) = list(client.tasks(stack="hello")) or [None]
+        return task is not None and task.status.attempt >= 2 and task
+
+    task = until("a second start", restarted)
+    assert task.task.n == 1
+    assert state_of(task) in ("RUNNING", "BACKOFF", "STARTING", "PREPARING", "READY")
+
+
+def test_what_a_node_cannot_run_is_rejected_with_its_reason(client):
+    rejected = scripted(fail_prepare="no such image: example")
+    apply(client, stack("hello", rejected))
+
+    def told():
+        tasks = client.tasks(stack="hello", all=True)
+        return [task for task in tasks if "no such image" in task.status.message]
+
+    assert until("the reason is shown", told)
+
+
+def test_the_health_of_a_container_is_seen(client):
+    check = {"test": ["CMD", "true"], "interval_ms": 50}
+    labels = {"sim.health": "healthy", "sim.health_after_ms": "1500"}
+    container = {"labels": labels, "health_check": check}
+    apply(client, stack("hello", service("web", 1, container=container)))
+    (task,) = running(client, "hello", 1)
+    assert task.status.health == types_pb2.HEALTH_STARTING
+    assert [each.healthy for each in client.services("hello")] == [0]
+    until("it is healthy", lambda: [each.healthy for each in client.services("hello")] == [1])
+
+
+def test_a_command_runs_in_a_task_and_its_exit_code_comes_back(client):
+    apply(client, stack("hello", scripted()))
+    running(client, "hello", 1)
+
+    def run(*command):
+        work = {"command": command}
+        start = control_pb2.ExecStart(stack="hello", object="web.1", work=work)
+        answers = list(client.exec(iter([control_pb2.ExecRequest(start=start)])))
+        assert answers[-1].WhichOneof("body") == "end"
+        output = b"".join(each.output.data for each in answers[:-1])
+        return output.strip(), answers[-1].end.exit_code, answers[-1].end.error
+
+    assert run("echo", "hello") == (b"hello", 0, "")
+    assert run("sh", "-c", "exit 7") == (b"", 7, "")
 
 
 def test_a_command_in_a_task_that_does_not_run_is_refused(client):
