@@ -1,9 +1,13 @@
 """The agent's settings and what is refused of them."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 
-from agent.__main__ import main
 from agent.config import Config, ConfigError, default_state_dir
+from agent.state_dir import StateDir
 
 
 @pytest.mark.parametrize(
@@ -42,16 +46,27 @@ def test_the_state_directory_of_a_user_is_their_own() -> None:
     assert own == "/home/x/.local/state/homeport/agent"
 
 
-def test_a_wrong_setting_is_told_with_what_was_meant(monkeypatch, capsys) -> None:
-    monkeypatch.setenv("HOMEPORT_AGENT_SCHEDULERS", "127.0.0.1:7070")
-    assert main([]) == 78
-    assert "did you mean scheduler" in capsys.readouterr().err
+def agent(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run it as a process of its own: it sets up logging for the whole process."""
+    return subprocess.run(
+        [sys.executable, "-m", "agent", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=50,
+        env={**os.environ, **environ},
+        check=False,
+    )
 
 
-def test_a_second_agent_says_why_it_does_not_start(tmp_path, capsys) -> None:
-    from agent.state_dir import StateDir
+def test_a_wrong_setting_is_told_with_what_was_meant() -> None:
+    run = agent(HOMEPORT_AGENT_SCHEDULERS="127.0.0.1:7070")
+    assert (run.returncode, run.stdout) == (78, "")
+    assert "did you mean scheduler" in run.stderr
 
+
+def test_a_second_agent_says_why_it_does_not_start(tmp_path) -> None:
     first = StateDir(tmp_path)
-    assert main(["--state-dir", str(tmp_path), "--metrics-address", ""]) == 1
-    assert "another agent uses" in capsys.readouterr().err
+    run = agent("--state-dir", str(tmp_path), "--metrics-address", "")
     first.close()
+    assert run.returncode == 1
+    assert run.stderr.startswith("homeport agent: another agent uses")
