@@ -18,7 +18,7 @@ from typing import IO, Any
 
 import click
 
-from homeport.cli import output
+from homeport.cli import engine as engines, output
 from homeport.client import CallFailed, Client
 from homeport.compose.build import BuildSpec
 from homeport.spec import StackSpec
@@ -36,7 +36,7 @@ def build_all(
     client: Client, stack: StackSpec, builds: Iterable[BuildSpec], say: Callable[[str], None]
 ) -> StackSpec:
     """Build and hand over every image; the stack with the image ids filled in."""
-    engine = _engine()
+    engine = engines.connect(BUILD_SECONDS)
     ids: dict[str, str] = {}
     for spec in builds:
         say(f"building {spec.image} for {spec.service}")
@@ -53,20 +53,6 @@ def build_all(
         for service in stack.services
     )
     return dataclasses.replace(stack, services=services)
-
-
-def _engine() -> Any:
-    import docker  # slow, and only wanted here
-    from docker.errors import DockerException
-
-    try:
-        engine = docker.APIClient(timeout=BUILD_SECONDS, version="auto")
-        engine.ping()
-    except DockerException as error:
-        raise BuildFailed(
-            f"images are built by this machine's Docker engine, and none answers: {error}"
-        ) from None
-    return engine
 
 
 def _build(engine: Any, spec: BuildSpec, say: Callable[[str], None]) -> str:

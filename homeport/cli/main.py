@@ -132,6 +132,14 @@ def main() -> NoReturn:
         place = f"{error.filename}: " if error.filename else ""
         _complain(f"{place}{error.strerror or error}")
         _end(1)
+    except Exception as error:
+        if os.environ.get("HOMEPORT_DEBUG"):
+            raise
+        _complain(
+            f"{type(error).__name__}: {error}\nThis is a mistake in Homeport;"
+            " HOMEPORT_DEBUG=1 shows where it happened."
+        )
+        _end(1)
     _end(code if isinstance(code, int) else 0)
 
 

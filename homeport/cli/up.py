@@ -20,16 +20,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 import click
 
 from homeport.cli import output
 from homeport.client import DEFAULT_ADDRESS, CallFailed, Client
 from homeport.v1 import control_pb2, types_pb2
-
-if TYPE_CHECKING:
-    import docker
 
 START_SECONDS = 30.0
 STOP_SECONDS = 60.0
@@ -270,7 +267,7 @@ def _greet(cluster: Cluster) -> None:
 
 
 def _deploy_example(cluster: Cluster) -> None:
-    from homeport.cli import example
+    from homeport.cli import engine, example
 
     folder, listen = example.folder(), cluster.listen
     port = free_address("127.0.0.1:8080").rpartition(":")[2]
@@ -279,11 +276,11 @@ def _deploy_example(cluster: Cluster) -> None:
     file = "compose.yaml" if with_docker else "compose.process.yaml"
     if with_docker:
         output.note("Building the example's image …")
-        output.note(f"The image was {example.ensure_image(_engine(), folder / 'web')}.")
+        output.note(f"The image was {example.ensure_image(engine.connect(300), folder / 'web')}.")
     settings = {"HELLO_PORT": port, "HELLO_DIR": str(folder / "web")}
     command = [
         sys.executable, "-m", "homeport", "--scheduler", listen, "apply",
-        "-f", str(folder / file), "--wait", "--timeout", "120",
+        "-f", str(folder / file), "--quiet", "--wait", "--timeout", "120",
     ]  # fmt: skip
     cluster.at_end.callback(_remove_example, cluster.client)
     applied = subprocess.run(command, env={**os.environ, **settings}, check=False)
@@ -301,12 +298,6 @@ def _deploy_example(cluster: Cluster) -> None:
         f"  {shown} {chosen}.venv/bin/homeport plan -f {folder / file}\n"
         "\nCtrl-C here stops and removes all of it."
     )
-
-
-def _engine() -> docker.APIClient:
-    import docker  # slow, and only wanted here
-
-    return docker.APIClient(timeout=60)
 
 
 def _remove_example(client: Client) -> None:
