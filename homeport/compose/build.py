@@ -59,7 +59,7 @@ class BuildSpec:
         """True for what the engine's classic builder does not know."""
         return bool(
             self.secrets or self.ssh or self.additional_contexts or self.entitlements
-            or self.privileged or len(self.platforms) > 1
+            or self.privileged or self.ulimits or len(self.platforms) > 1
         )  # fmt: skip
 
     @property

@@ -138,6 +138,10 @@ def update(deploy: View | None, key: str) -> UpdateConfig:
     if key == "rollback_config":
         del actions["rollback"]
     ratio = section.at("max_failure_ratio")
+    order = section.choice("order", _ORDERS, UpdateOrder.STOP_FIRST)
+    action = section.choice("failure_action", actions, FailureAction.PAUSE)
+    if key == "update_config":
+        _tell(section, order, action)
     return UpdateConfig(
         parallelism=section.whole("parallelism", 0, REPLICAS_MAX, 1),
         delay_ms=section.duration_ms("delay"),
@@ -147,9 +151,35 @@ def update(deploy: View | None, key: str) -> UpdateConfig:
             if ratio is not None
             else 0.0
         ),
-        order=section.choice("order", _ORDERS, UpdateOrder.STOP_FIRST),
-        failure_action=section.choice("failure_action", actions, FailureAction.PAUSE),
+        order=order,
+        failure_action=action,
     )
+
+
+def _tell(section: View, order: UpdateOrder, action: FailureAction) -> None:
+    """What is recorded and does not take effect yet."""
+    stated = section.at("order")
+    if stated is not None and order is UpdateOrder.START_FIRST:
+        stated.notice("`start-first` is recorded, and rolled out stop-first for now")
+    stated = section.at("failure_action")
+    if stated is not None and action is FailureAction.ROLLBACK:
+        stated.notice(
+            "`rollback` is recorded, and pauses for now", "Apply the earlier file to go back"
+        )
+
+
+def endpoint_mode(deploy: View | None) -> EndpointMode:
+    """What a service's name resolves to."""
+    found = deploy.at("endpoint_mode") if deploy is not None else None
+    if found is None or deploy is None:
+        return EndpointMode.VIP
+    mode = deploy.choice("endpoint_mode", ENDPOINTS, EndpointMode.VIP)
+    if mode is EndpointMode.VIP:
+        found.notice(
+            "`vip` is not there yet: a service's name resolves to the addresses of its tasks",
+            "Write `dnsrr` to say so",
+        )  # fmt: skip
+    return mode
 
 
 def placement(deploy: View | None) -> PlacementSpec:

@@ -41,6 +41,11 @@ class Row:
 
 ENGINE = "tests/contract/test_docker_options.py::test_"
 CLUSTER = "tests/e2e/test_compose_cluster.py::test_"
+STACKS = "tests/e2e/test_stacks.py::test_"
+REPLICAS = STACKS + "replicas_are_spread_over_the_nodes_and_answer_on_their_ports"
+ROLLOUT = STACKS + "a_change_replaces_one_slot_at_a_time"
+FAILED_ROLLOUT = STACKS + "a_bad_image_stops_the_rollout_with_its_reason"
+DEPENDENCIES = STACKS + "the_dependency_was_healthy_before_what_depends_on_it_started"
 LOADING = "tests/unit/homeport/compose/test_project.py::test_"
 PROCESS = "tests/contract/test_process_options.py::test_"
 
@@ -93,7 +98,7 @@ TOP = (
     _mapped("name", "StackSpec.name", LOADING + "name"),
     _mapped("include", "StackSpec", LOADING + "include"),
     *_children("include[]", "StackSpec", "path= env_file= project_directory=", LOADING + "include"),
-    _mapped("services", "StackSpec.services", CLUSTER + "deploy_replicas"),
+    _mapped("services", "StackSpec.services", REPLICAS),
     _mapped("networks", "StackSpec.networks", ENGINE + "networks"),
     _mapped("volumes", "StackSpec.volumes", ENGINE + "volumes"),
     _mapped("configs", "StackSpec.files", ENGINE + "configs"),
@@ -157,16 +162,16 @@ SERVICE = (
     _notice(
         "services.*.depends_on",
         "orders the first start only; later restarts and moves do not wait for it",
-        field="ServiceSpec.depends_on", test=CLUSTER + "depends_on",
+        field="ServiceSpec.depends_on", test=DEPENDENCIES,
         way_out="Let the program try again until what it needs answers",
     ),
     *_children(
-        "services.*.depends_on.*", "Dependency", "condition required", CLUSTER + "depends_on"
+        "services.*.depends_on.*", "Dependency", "condition required", DEPENDENCIES
     ),
     _notice(
         "services.*.depends_on.*.restart",
         "is recorded, but a restart of the other service does not restart this one",
-        field="Dependency.restart", test=CLUSTER + "depends_on", always=False,
+        field="Dependency.restart", test=DEPENDENCIES, always=False,
         way_out="Restart both with `homeport restart`",
     ),
     _notice("services.*.develop", "is used by `compose watch` only", way_out="Nothing to do"),
@@ -278,7 +283,7 @@ SERVICE = (
     _mapped("services.*.read_only", "ContainerSpec.read_only"),
     _mapped("services.*.restart", "ServiceSpec.restart"),
     _mapped("services.*.runtime", "ContainerSpec.oci_runtime"),
-    _mapped("services.*.scale", "ServiceSpec.replicas", CLUSTER + "deploy_replicas"),
+    _mapped("services.*.scale", "ServiceSpec.replicas", REPLICAS),
     _notice(
         "services.*.secrets",
         "secrets are stored unencrypted for now, and mounted from memory (tmpfs) on the node",
@@ -336,37 +341,56 @@ BUILD = (
     *_children(
         "services.*.build", "BuildSpec",
         "context dockerfile dockerfile_inline args labels target tags network extra_hosts "
-        "shm_size=shm_size_bytes no_cache pull cache_from platforms additional_contexts secrets "
-        "ssh ulimits privileged isolation entitlements", CLUSTER + "build",
-    ),
-    *_children(
-        "services.*.build.secrets[]", "BuildSecret", "source=id target=id", CLUSTER + "build"
+        "shm_size=shm_size_bytes no_cache pull cache_from platforms isolation", CLUSTER + "build",
     ),
     *(
         _notice(
-            f"services.*.build.secrets[].{key}", "is not kept by the builder",
-            way_out="Remove it",
+            f"services.*.build.{key}", "needs BuildKit, which `apply --build` does not use yet",
+            way_out="Build the image with `docker buildx build --load`, and apply without --build",
         )
-        for key in ("uid", "gid", "mode")
+        for key in (
+            "additional_contexts", "secrets", "secrets[].source", "secrets[].target",
+            "secrets[].uid", "secrets[].gid", "secrets[].mode", "ssh", "ulimits",
+            "ulimits.*.soft", "ulimits.*.hard", "privileged", "entitlements",
+        )
     ),
-    *_children("services.*.build.ulimits.*", "Ulimit", "soft hard", CLUSTER + "build"),
     _notice("services.*.build.cache_to", "the build cache stays on the machine that builds"),
     _notice("services.*.build.provenance", "no attestation is made: images go to nodes directly"),
     _notice("services.*.build.sbom", "no attestation is made: images go to nodes directly"),
 )  # fmt: skip
 
-_UPDATE = "parallelism delay=delay_ms failure_action monitor=monitor_ms max_failure_ratio order"
+_UPDATE = "parallelism delay=delay_ms monitor=monitor_ms max_failure_ratio"
 
 DEPLOY = (
-    _mapped("services.*.deploy", "ServiceSpec", CLUSTER + "deploy_replicas"),
+    _mapped("services.*.deploy", "ServiceSpec", REPLICAS),
     _mapped("services.*.deploy.mode", "ServiceSpec.mode"),
-    _mapped("services.*.deploy.replicas", "ServiceSpec.replicas"),
-    _mapped("services.*.deploy.endpoint_mode", "ServiceSpec.endpoint_mode"),
+    _mapped("services.*.deploy.replicas", "ServiceSpec.replicas", REPLICAS),
+    _notice(
+        "services.*.deploy.endpoint_mode", "`vip` is not there yet: a service's name resolves to "
+        "the addresses of its tasks, as with `dnsrr`", field="ServiceSpec.endpoint_mode",
+        always=False,
+    ),
     _mapped("services.*.deploy.labels", "ServiceSpec.labels"),
-    _mapped("services.*.deploy.update_config", "ServiceSpec.update"),
-    *_children("services.*.deploy.update_config", "UpdateConfig", _UPDATE),
-    _mapped("services.*.deploy.rollback_config", "ServiceSpec.rollback"),
-    *_children("services.*.deploy.rollback_config", "UpdateConfig", _UPDATE),
+    _mapped("services.*.deploy.update_config", "ServiceSpec.update", ROLLOUT),
+    *_children("services.*.deploy.update_config", "UpdateConfig", _UPDATE, ROLLOUT),
+    _notice(
+        "services.*.deploy.update_config.order", "`start-first` is recorded, and rolled out "
+        "stop-first for now", field="UpdateConfig.order", test=ROLLOUT, always=False,
+    ),
+    _notice(
+        "services.*.deploy.update_config.failure_action", "`rollback` is recorded, and pauses for "
+        "now", field="UpdateConfig.failure_action", test=FAILED_ROLLOUT, always=False,
+    ),
+    _notice(
+        "services.*.deploy.rollback_config", "is recorded; a rollout that fails pauses for now",
+        way_out="Apply the earlier file to go back",
+    ),
+    *(
+        _notice(f"services.*.deploy.rollback_config.{key}", "is recorded")
+        for key in (
+            "parallelism", "delay", "failure_action", "monitor", "max_failure_ratio", "order"
+        )
+    ),
     _mapped("services.*.deploy.restart_policy", "ServiceSpec.restart"),
     *_children(
         "services.*.deploy.restart_policy", "RestartPolicy",
@@ -400,17 +424,17 @@ DEPLOY = (
     _mapped(
         "services.*.deploy.resources.reservations.memory", "ServiceSpec.reservations.memory_bytes"
     ),
-    _mapped(
+    _notice(
         "services.*.deploy.resources.reservations.generic_resources",
-        "ServiceSpec.reservations.generic",
+        "are recorded, and nodes are not chosen by them yet",
+        way_out="Give the nodes a label, and add a placement constraint",
     ),
-    _mapped(
-        "services.*.deploy.resources.reservations.generic_resources[].discrete_resource_spec",
-        "Resources.generic",
-    ),
-    *_children(
-        "services.*.deploy.resources.reservations.generic_resources[].discrete_resource_spec",
-        "Resources.generic", "kind= value=",
+    *(
+        _notice(
+            "services.*.deploy.resources.reservations.generic_resources[]."
+            f"discrete_resource_spec{key}", "is recorded",
+        )
+        for key in ("", ".kind", ".value")
     ),
     _mapped(
         "services.*.deploy.resources.reservations.devices", "ContainerSpec.device_requests",
@@ -423,7 +447,7 @@ DEPLOY = (
 )  # fmt: skip
 
 OURS = (
-    _mapped("services.*.x-homeport", "ServiceSpec", CLUSTER + "x_homeport"),
+    _mapped("services.*.x-homeport", "ServiceSpec", CLUSTER + "node"),
     _mapped("services.*.x-homeport.exclusive", "ServiceSpec.exclusive", CLUSTER + "exclusive"),
     _mapped("services.*.x-homeport.runtime", "ServiceSpec.driver", PROCESS + "runtime"),
     _mapped("services.*.x-homeport.venv", "ContainerSpec.venv_requirements", PROCESS + "venv"),

@@ -24,7 +24,6 @@ from homeport.spec import (
     Dependency,
     DependencyCondition,
     Driver,
-    EndpointMode,
     FileKind,
     FileMount,
     ServiceSpec,
@@ -121,11 +120,7 @@ def read(
             restart=deploy.restart(service, section, kind, must_end=name in names.awaited),
             update=deploy.update(section, "update_config"),
             rollback=deploy.update(section, "rollback_config"),
-            endpoint_mode=(
-                section.choice("endpoint_mode", deploy.ENDPOINTS, EndpointMode.VIP)
-                if section
-                else EndpointMode.VIP
-            ),
+            endpoint_mode=deploy.endpoint_mode(section),
             depends_on=_dependencies(name, service, names, links),
             exclusive=_exclusive(ours, replicas),
             priority=ours.whole("priority", -1_000_000, 1_000_000) if ours else 0,

@@ -229,6 +229,13 @@ def test_neither_image_nor_build(project: Project) -> None:
         ("build: .", "the image lab-web is built only by `apply --build`"),
         ("ports: [{target: 80, published: 80, mode: ingress}]", "not yet on every node"),
         ("network_mode: host\nports: ['80:80']", "publishes nothing"),
+        ("deploy: {endpoint_mode: vip}", "`vip` is not there yet"),
+        ("deploy: {update_config: {order: start-first}}", "rolled out stop-first for now"),
+        ("deploy: {update_config: {failure_action: rollback}}", "and pauses for now"),
+        ("deploy: {rollback_config: {parallelism: 2}}", "a rollout that fails pauses for now"),
+        ("deploy: {resources: {reservations: {generic_resources: [{discrete_resource_spec: "
+         "{kind: gpu, value: 1}}]}}}", "nodes are not chosen by them yet"),
+        ("build: {ssh: [default]}", "needs BuildKit, which `apply --build` does not use yet"),
         ("volumes: ['/srv/x:/x']", "/srv/x is a path of the node that runs the task"),
     ],
 )  # fmt: skip
