@@ -18,6 +18,7 @@ a script says will happen by itself has one; the rest is computed when somebody 
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
 
@@ -121,6 +122,9 @@ class SimulatedEngine:
         self._listeners: list[Listener] = []
         self._bound: dict[tuple[int, str], TaskId] = {}
         self._last = 0
+        # What a script says happens also when the agent that started the container is gone:
+        # in a simulation a process is a context, and what was set in it dies with it.
+        self._context = contextvars.copy_context()
 
     def recover(self) -> None:
         """End of all trouble; whoever listens is told to look at everything."""
@@ -202,13 +206,19 @@ class SimulatedEngine:
             code = KILLED if script.oom else script.exit_code
             timers.append(
                 loop.call_later(
-                    script.run_for_ms / 1000, lambda: self._end(container, code, oom=script.oom)
+                    script.run_for_ms / 1000,
+                    lambda: self._end(container, code, oom=script.oom),
+                    context=self._context,
                 )
             )
         if script.health:
             timers.append(
                 loop.call_later(
-                    script.health_after_ms / 1000, self.tell, container, "health_status"
+                    script.health_after_ms / 1000,
+                    self.tell,
+                    container,
+                    "health_status",
+                    context=self._context,
                 )
             )
         container.timers = tuple(timers)

@@ -4,13 +4,20 @@ Time jumps to the next timer when nothing is ready; what is ready at one instant
 seeded order. A context variable says which simulated process a callback belongs to, so a
 process can be killed or paused at *any* await without the product's code knowing. Design:
 `reliability.md` §5.2.
+
+Three things would make a seed run differently the next time, and are kept out: sets of tasks
+ordered by address (tasks have numbers as hashes), garbage collection (it runs when a run is
+over), and `finally` blocks of killed processes (their tasks are kept until then).
 """
 
 import asyncio
 import collections
+import contextlib
 import contextvars
+import gc
 import heapq
 import random
+import sys
 
 PROCESS = contextvars.ContextVar("process", default=None)
 """(name, incarnation) of the simulated process that the running callback belongs to."""
@@ -24,6 +31,17 @@ class Deadlock(AssertionError):
     """Nothing is ready and no timer is set."""
 
 
+class _Task(asyncio.Task):
+    """A task whose place in a set follows from the order in which tasks were made."""
+
+    def __init__(self, coroutine, *, number, **kwargs):
+        self.number = number
+        super().__init__(coroutine, **kwargs)
+
+    def __hash__(self):
+        return self.number
+
+
 class SimulatedLoop(asyncio.base_events.BaseEventLoop):
     """See the module."""
 
@@ -33,13 +51,28 @@ class SimulatedLoop(asyncio.base_events.BaseEventLoop):
         self.steps = 0
         self.steps_max = steps_max
         self.dead = set()
+        self.failures = []  # contexts of exceptions that nobody handled
         self._paused_until = {}
+        self._held = {}  # paused process -> handles that wait for it
         self._now = 0.0
-        self.failures = []
+        self._tasks = []
+        self._tasks_made = 0
+        self._generators = {}
+        self._nobody = contextvars.copy_context()
+        self._nobody.run(PROCESS.set, None)
         self.set_exception_handler(self._on_exception)
+        self.set_task_factory(self._make_task)
 
     def _on_exception(self, _loop, context):
         self.failures.append(context)
+
+    def _make_task(self, _loop, coroutine, context=None):
+        self._tasks_made += 1
+        task = _Task(coroutine, loop=self, context=context, number=self._tasks_made)
+        self._tasks.append(task)
+        if self._tasks_made % 4096 == 0:
+            self._tasks = [each for each in self._tasks if not each.done()]
+        return task
 
     def time(self):
         return self._now
@@ -56,6 +89,17 @@ class SimulatedLoop(asyncio.base_events.BaseEventLoop):
     def run_in_executor(self, executor, func, *args):
         raise RuntimeError("no executors in the simulation")
 
+    def _asyncgen_firstiter_hook(self, agen):
+        super()._asyncgen_firstiter_hook(agen)
+        self._generators[id(agen)] = contextvars.copy_context()
+
+    def _asyncgen_finalizer_hook(self, agen):
+        """A generator was dropped before its end: its `finally` runs, unless it was killed."""
+        self._asyncgens.discard(agen)
+        context = self._generators.pop(id(agen), self._nobody)
+        if not self.is_closed() and context.get(PROCESS) not in self.dead:
+            self.create_task(agen.aclose(), context=context)
+
     def spawn(self, process, coroutine):
         """Run a coroutine inside the simulated process (name, incarnation)."""
         context = contextvars.copy_context()
@@ -65,10 +109,24 @@ class SimulatedLoop(asyncio.base_events.BaseEventLoop):
     def kill(self, process):
         """As `kill -9`: none of its callbacks ever runs again, not even a `finally`."""
         self.dead.add(process)
+        self._held.pop(process, None)
 
     def pause(self, process, until):
         """As SIGSTOP until that time, then SIGCONT."""
         self._paused_until[process] = until
+
+    def resume_all(self):
+        """SIGCONT for everybody."""
+        for process in self._paused_until:
+            self._paused_until[process] = self._now
+            self._release(process)
+
+    def _release(self, process):
+        until = self._paused_until.get(process, 0.0)
+        if until > self._now:
+            self.call_at(until, self._release, process, context=self._nobody)
+        else:
+            self._ready.extend(self._held.pop(process, ()))
 
     def _run_once(self):
         while self._scheduled and self._scheduled[0]._cancelled:
@@ -93,43 +151,76 @@ class SimulatedLoop(asyncio.base_events.BaseEventLoop):
         process = handle._context.get(PROCESS)
         if process in self.dead:
             return
-        until = self._paused_until.get(process, 0.0)
-        if until > self._now:
-            self.call_at(until, handle._callback, *handle._args, context=handle._context)
+        if self._paused_until.get(process, 0.0) > self._now:
+            if process not in self._held:
+                self._held[process] = []
+                self._release(process)  # sets the timer
+            # The same handle, so that it can still be cancelled.
+            self._held.setdefault(process, []).append(handle)
             return
         self.steps += 1
         if self.steps > self.steps_max:
             raise Livelock(f"more than {self.steps_max} steps at {self._now:.1f} virtual seconds")
         handle._run()
 
+    def drop(self):
+        """Forget everything, without running anything of it that matters."""
+        self._ready.clear()
+        self._scheduled.clear()
+        self.dead.clear()
+        for task in self._tasks:
+            task._log_destroy_pending = False
+            coroutine = task.get_coro()
+            for _ in range(8):  # a `finally` may wait, and is then asked again
+                try:
+                    coroutine.close()
+                except (RuntimeError, ValueError):
+                    continue
+                except BaseException:  # noqa: BLE001 - whatever a dying process says
+                    pass
+                break
+        self._tasks.clear()
+        self._ready.clear()
+        self._scheduled.clear()
+        self.close()
+
 
 def run(seed, main, *, steps_max=3_000_000):
     """Run `main(loop)` to its end on a fresh loop and return its result."""
+    gc.collect()
+    gc.disable()
     loop = SimulatedLoop(seed, steps_max)
     asyncio.set_event_loop(loop)
     try:
         return loop.run_until_complete(main(loop))
     finally:
         asyncio.set_event_loop(None)
-        # Tasks of killed processes can never finish; the loop is dropped with them.
-        for task in asyncio.all_tasks(loop):
-            task._log_destroy_pending = False
-        loop._ready.clear()
-        loop._scheduled.clear()
-        asyncio.base_events.BaseEventLoop.close(loop)
+        hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
+        try:
+            loop.drop()
+            with contextlib.suppress(Exception):
+                del loop
+            gc.collect()
+        finally:
+            sys.unraisablehook = hook
+            gc.enable()
 
 
 class SimulatedClock:
-    """One process's clocks: the loop's time at a rate and offset of its own."""
+    """One machine's clocks: the loop's time at a rate and offset of its own."""
 
     def __init__(self, loop, *, rate=1.0, offset=1000.0, wall_offset_ms=1_700_000_000_000):
+        self.wall_offset_ms = wall_offset_ms
         self._loop = loop
         self._rate = rate
         self._offset = offset
-        self._wall_offset_ms = wall_offset_ms
 
     def boottime(self):
         return self._offset + self._loop.time() * self._rate
 
     def wall_ms(self):
-        return self._wall_offset_ms + int(self._loop.time() * self._rate * 1000)
+        return self.wall_offset_ms + int(self._loop.time() * self._rate * 1000)
+
+    def reboot(self):
+        """Boot time begins anew."""
+        self._offset = 5.0 - self._loop.time() * self._rate

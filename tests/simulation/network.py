@@ -1,16 +1,24 @@
-"""A network between simulated processes: lanes that delay, lose, cut and break.
+"""A network between simulated machines: calls that delay, lose, cut and break.
 
-A lane behaves as a gRPC stream does: messages arrive in order or the lane breaks. Trouble
-is therefore: delay, a break that loses everything in flight, and a cut in one direction,
-under which messages wait and the lane breaks once the keepalive has noticed.
+A lane behaves as a gRPC stream does: messages arrive in order or the lane breaks, a server's
+handler that returns ends the call for the client, and a call that the client drops cancels
+the handler. Trouble is therefore: delay, a break that loses everything in flight, and a cut
+in one direction, under which messages wait and the lane breaks once the keepalive has
+noticed. What flies belongs to the network: it arrives also when its sender is dead or
+stopped by then.
 """
 
 import asyncio
+import contextvars
+from collections import deque
 from dataclasses import dataclass
 
 from homeport.seams import LinkLost
+from tests.simulation.loop import PROCESS
 
 KEEPALIVE_SECONDS = 8.5
+WINDOW_MESSAGES = 64
+"""A sender waits while so many messages are under way or unread."""
 
 
 @dataclass
@@ -31,9 +39,12 @@ class Network:
         self.loop = loop
         self.weather = Weather()
         self.cuts = set()  # (from, to) names of machines
-        self.servers = {}  # address -> Server
-        self._lanes = set()
-        self.counts = {"delivered": 0, "broken": 0, "cut": 0}
+        self.servers = {}  # address -> what has `name`, `process` and `serve(method, end)`
+        self.on_delivered = lambda sender, receiver, what: None
+        self.counts = {"delivered": 0, "broken": 0, "held up by a cut": 0}
+        self._lanes = {}  # a set in the order of making
+        self._context = contextvars.copy_context()
+        self._context.run(PROCESS.set, None)
 
     def cut(self, sender, receiver):
         """Let nothing through from `sender` to `receiver`."""
@@ -42,18 +53,50 @@ class Network:
     def heal(self):
         """Let everything through again."""
         self.cuts.clear()
+        self.weather = Weather()
 
-    def break_all(self, machine):
-        """The machine's process died: its lanes break as a closed socket does."""
+    def reset(self, machine):
+        """The machine's process died: its lanes end as closed sockets do."""
         for lane in list(self._lanes):
-            if machine in (lane.client, lane.server):
-                lane.break_off(f"connection to {machine} was reset")
+            for end in lane.ends:
+                if end.machine == machine:
+                    end.abort(f"connection to {machine} was reset")
 
-    def lane(self, client, server):
-        """A fresh lane; returns (client's end, server's end)."""
-        lane = _Lane(self, client, server)
-        self._lanes.add(lane)
-        return lane.ends
+    def dial(self, client, address, method):
+        """Open a lane to the server at this address; returns the client's end."""
+        server = self.servers[address]
+        lane = _Lane(self, client, server.name)
+        self._lanes[lane] = None
+        self.later(self.delay(), self._accept, lane, server, method, self.loop.time())
+        return lane.ends[0]
+
+    def later(self, seconds, callback, *arguments):
+        """Call back when nobody's process is asked."""
+        self.loop.call_later(seconds, callback, *arguments, context=self._context)
+
+    def delay(self):
+        """How long the next message takes."""
+        weather, rng = self.weather, self.loop.rng
+        delay = rng.uniform(weather.delay_min, weather.delay_max)
+        if weather.slow and rng.random() < weather.slow:
+            delay += rng.random() * weather.slow_seconds
+        return delay
+
+    def _accept(self, lane, server, method, dialled):
+        client, _ = lane.ends
+        if client.broken is not None:
+            return
+        is_cut = (lane.client, lane.server) in self.cuts or (lane.server, lane.client) in self.cuts
+        if is_cut:
+            if self.loop.time() - dialled > KEEPALIVE_SECONDS:
+                lane.break_off("connect timed out")
+            else:
+                self.later(0.25, self._accept, lane, server, method, dialled)
+        elif server.process is None:
+            lane.break_off("connection refused")
+        else:
+            lane.handler = self.loop.spawn(server.process, server.serve(method, lane.ends[1]))
+            lane.directions[0].open()
 
 
 class _Lane:
@@ -61,33 +104,67 @@ class _Lane:
         self.network = network
         self.client = client
         self.server = server
-        self.broken = None
-        to_server = _Direction(self, client, server)
-        to_client = _Direction(self, server, client)
+        self.handler = None
+        to_server = _Direction(self, client, server, is_open=False)
+        to_client = _Direction(self, server, client, is_open=True)
         self.directions = (to_server, to_client)
-        self.ends = (End(self, to_server, to_client), End(self, to_client, to_server))
+        self.ends = (
+            End(self, client, to_server, to_client),
+            End(self, server, to_client, to_server),
+        )
 
     def break_off(self, reason):
-        if self.broken is None:
-            self.broken = reason
-            self.network.counts["broken"] += 1
-            self.network._lanes.discard(self)
-            for direction in self.directions:
-                direction.wake()
+        """Both ends see it now."""
+        for end in self.ends:
+            end.lose(reason)
+
+    def lost(self):
+        """One end saw it."""
+        if self.ends[1].broken is not None and self.handler is not None:
+            self.handler.cancel()  # as grpc.aio does with the handler of a call that is gone
+            self.handler = None
+        if all(end.broken is not None for end in self.ends):
+            self.network._lanes.pop(self, None)
+
+
+@dataclass
+class _Finish:
+    """The server's handler returned; `error` is what it raised, in words."""
+
+    error: object
+
+
+@dataclass
+class _Abort:
+    """The other end dropped the call."""
+
+    reason: str
+
+
+_CLOSE = "no more messages"
 
 
 class _Direction:
     """One way of a lane: an ordered queue whose messages become visible at a time."""
 
-    def __init__(self, lane, sender, receiver):
+    def __init__(self, lane, sender, receiver, *, is_open):
         self.lane = lane
         self.sender = sender
         self.receiver = receiver
-        self.queue = []
-        self.closed = False
+        self.queue = deque()
         self.last_arrival = 0.0
+        self._is_open = is_open
         self._wakers = []
-        self._flying = []
+        self._flying = deque()
+
+    @property
+    def is_full(self):
+        return len(self.queue) + len(self._flying) >= WINDOW_MESSAGES
+
+    def wait(self):
+        waker = self.lane.network.loop.create_future()
+        self._wakers.append(waker)
+        return waker
 
     def wake(self):
         wakers, self._wakers = self._wakers, []
@@ -95,60 +172,64 @@ class _Direction:
             if not waker.done():
                 waker.set_result(None)
 
-    def put(self, message):
+    def open(self):
+        """The other side is there: what was sent sets out."""
+        self._is_open = True
+        self._set_timer()
+
+    def put(self, what):
         network = self.lane.network
         loop, weather = network.loop, network.weather
         if weather.lose and loop.rng.random() < weather.lose:
-            loop.call_later(0.001, self.lane.break_off, "connection reset by peer")
+            network.later(0.001, self.lane.break_off, "connection reset by peer")
             return
-        delay = loop.rng.uniform(weather.delay_min, weather.delay_max)
-        if weather.slow and loop.rng.random() < weather.slow:
-            delay += loop.rng.random() * weather.slow_seconds
-        self.last_arrival = max(self.last_arrival, loop.time() + delay)
-        self._flying.append((self.last_arrival, loop.time(), message))
+        self.last_arrival = max(self.last_arrival, loop.time() + network.delay())
+        self._flying.append((self.last_arrival, loop.time(), what))
         if len(self._flying) == 1:
-            loop.call_at(self.last_arrival, self._arrive)
+            self._set_timer()
+
+    def _set_timer(self):
+        if self._flying and self._is_open:
+            network = self.lane.network
+            network.later(max(0.0, self._flying[0][0] - network.loop.time()), self._arrive)
 
     def _arrive(self):
         """The oldest message that flies is here, unless a cut holds up all behind it."""
-        if self.lane.broken is not None:
-            return
         network = self.lane.network
         loop = network.loop
-        _, sent, message = self._flying[0]
+        end = self.lane.ends[0] if self is self.lane.directions[1] else self.lane.ends[1]
+        if end.broken is not None or not self._flying:
+            return
+        _, sent, what = self._flying[0]
         if (self.sender, self.receiver) in network.cuts:
-            network.counts["cut"] += 1
+            network.counts["held up by a cut"] += 1
             if loop.time() - sent > KEEPALIVE_SECONDS:
                 self.lane.break_off("keepalive timed out")
             else:
-                loop.call_later(0.25, self._arrive)
+                network.later(0.25, self._arrive)
             return
-        self._flying.pop(0)
+        self._flying.popleft()
         network.counts["delivered"] += 1
-        self.queue.append(message)
+        network.on_delivered(self.sender, self.receiver, what)
+        if isinstance(what, _Abort):
+            end.lose(what.reason)
+        else:
+            if isinstance(what, _Finish):
+                end.over = what
+            self.queue.append(what)
         self.wake()
-        if self._flying:
-            loop.call_at(max(loop.time(), self._flying[0][0]), self._arrive)
-
-    async def get(self):
-        while not self.queue:
-            if self.lane.broken is not None:
-                raise LinkLost(self.lane.broken)
-            if self.closed:
-                raise StopAsyncIteration
-            waker = self.lane.network.loop.create_future()
-            self._wakers.append(waker)
-            await waker
-        return self.queue.pop(0)
-
-
-_CLOSE = object()
+        self._set_timer()
 
 
 class End:
     """One end of a lane; a `homeport.seams.Stream`."""
 
-    def __init__(self, lane, outgoing, incoming):
+    def __init__(self, lane, machine, outgoing, incoming):
+        self.machine = machine
+        self.broken = None  # why, as this end knows
+        self.over = None  # client: the _Finish that came
+        self.on_send = lambda message: None
+        self.on_receive = lambda message: None
         self._lane = lane
         self._outgoing = outgoing
         self._incoming = incoming
@@ -157,25 +238,67 @@ class End:
         return self
 
     async def __anext__(self):
-        message = await self._incoming.get()
-        if message is _CLOSE:
-            self._incoming.closed = True
+        incoming = self._incoming
+        while not incoming.queue:
+            if self.broken is not None:
+                raise LinkLost(self.broken)
+            await incoming.wait()
+        what = incoming.queue[0]
+        if what is _CLOSE:
             raise StopAsyncIteration
+        if isinstance(what, _Finish):
+            self._forget("the call is over")
+            if what.error is not None:
+                raise what.error if isinstance(what.error, Exception) else LinkLost(what.error)
+            raise StopAsyncIteration
+        incoming.queue.popleft()
+        incoming.wake()  # there is room
+        self.on_receive(what)
+        return what
+
+    async def send(self, message):
+        self.on_send(message)
         # What crosses the network is a copy, as bytes are.
         copy = type(message)()
         copy.CopyFrom(message)
-        return copy
-
-    async def send(self, message):
-        if self._lane.broken is not None:
-            raise LinkLost(self._lane.broken)
-        self._outgoing.put(message)
+        while True:
+            if self.broken is not None:
+                raise LinkLost(self.broken)
+            if self.over is not None:
+                raise LinkLost("the call is over")
+            if not self._outgoing.is_full:
+                break
+            await self._outgoing.wait()
+        self._outgoing.put(copy)
         await asyncio.sleep(0)
 
     async def close(self):
-        if self._lane.broken is None:
+        if self.broken is None and self.over is None:
             self._outgoing.put(_CLOSE)
 
+    def finish(self, error=None):
+        """Server: the handler is done."""
+        if self.broken is None:
+            self._outgoing.put(_Finish(error))
+            self._forget("the call is over")
+
     def abort(self, reason):
-        """Break the lane from this end, as a cancelled call does."""
-        self._lane.break_off(reason)
+        """Drop the call: this end at once, the other when it hears."""
+        if self.broken is None:
+            self._outgoing.put(_Abort(reason))
+            self.lose(reason)
+
+    def lose(self, reason):
+        """This end learns that the call is gone."""
+        if self.broken is None:
+            self._lane.network.counts["broken"] += 1
+            self._forget(reason)
+            self._lane.lost()
+
+    def _forget(self, reason):
+        if self.broken is None:
+            self.broken = reason
+        self._incoming.wake()
+        self._outgoing.wake()
+        if all(end.broken is not None for end in self._lane.ends):
+            self._lane.network._lanes.pop(self._lane, None)
