@@ -389,6 +389,38 @@ class AsyncClient(_Rpcs):
         for channel in channels.values():
             await channel.close()
 
+    def tasks(self, stack: str = "", service: str = "", **more: Any) -> AsyncIterator[Any]:
+        """Every TaskView there is, over all pages; `more` as in ListTasksRequest."""
+        request = control_pb2.ListTasksRequest(stack=stack, service=service, **more)
+        return self.pages(self.list_tasks, request, "tasks")
+
+    def services(self, stack: str = "") -> AsyncIterator[Any]:
+        """Every ServiceView there is, over all pages."""
+        request = control_pb2.ListServicesRequest(stack=stack)
+        return self.pages(self.list_services, request, "services")
+
+    def nodes(self) -> AsyncIterator[Any]:
+        """Every NodeView there is, over all pages."""
+        return self.pages(self.list_nodes, control_pb2.ListNodesRequest(), "nodes")
+
+    def stacks(self) -> AsyncIterator[Any]:
+        """Every Stack there is, over all pages."""
+        return self.pages(self.list_stacks, control_pb2.ListStacksRequest(), "stacks")
+
+    async def pages(self, rpc: Any, request: Any, field: str) -> AsyncIterator[Any]:
+        """Every item of a list RPC of this client; `field` is where a page has them."""
+        while True:
+            page = await rpc(request)
+            for each in getattr(page, field):
+                yield each
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+    def exec(self, requests: AsyncIterator[control_pb2.ExecRequest]) -> AsyncIterator[Any]:
+        """Run a command; the first request is the start, `requests` then feeds its input."""
+        return self._stream("Exec", control_pb2.ExecResponse, requests)
+
     def watch(self, request: control_pb2.WatchRequest) -> AsyncIterator[Any]:
         """Changes as they come; ends only by an error or when the iteration is left."""
         return self._stream("Watch", control_pb2.WatchResponse, request)
@@ -433,10 +465,12 @@ class AsyncClient(_Rpcs):
                 return answer
 
     async def _stream(
-        self, name: str, response: type[Response], request: Message
+        self, name: str, response: type[Response], request: Any
     ) -> AsyncIterator[Response]:
+        # A unary call first: it finds the leader, which a broken stream could not do quietly.
         await self.get_cluster(control_pb2.GetClusterRequest())
-        call = self._channel().unary_stream(
+        kind = "unary_stream" if isinstance(request, Message) else "stream_stream"
+        call = getattr(self._channel(), kind)(
             _SERVICE + name,
             request_serializer=_serialize,
             response_deserializer=response.FromString,

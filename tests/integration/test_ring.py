@@ -11,8 +11,13 @@ import urllib.request
 import grpc
 import pytest
 
-from homeport.client import CallFailed, Client
-from homeport.v1 import control_pb2, types_pb2
+from homeport.client import AsyncClient, CallFailed, Client
+from homeport.seams import system_randomness
+from homeport.v1 import control_pb2, control_pb2_grpc, types_pb2
+from scheduler.api.server import ApiServer
+from scheduler.api.service import ControlService
+from scheduler.metrics import Metrics
+from scheduler.store.images import Images
 from tests.integration.processes import Agent, Scheduler, running, service, stack, state_of, until
 
 
@@ -540,3 +545,45 @@ def test_a_signal_ends_a_scheduler_in_order(tmp_path, number):
     scheduler = Scheduler(tmp_path / "one", store="memory").leads()
     assert scheduler.end(number) == 0
     assert "Traceback" not in scheduler.log_file.read_text()
+
+
+async def test_the_asyncio_client_does_the_same(client, cluster):
+    scheduler, _ = cluster
+    async with AsyncClient(scheduler.address) as homeport:
+        applied = await homeport.apply(
+            control_pb2.ApplyRequest(stack=stack("hello", scripted(replicas=2, log="hi")))
+        )
+        assert applied.generation == 1
+        running(client, "hello", 2)
+        assert [task.name async for task in homeport.tasks("hello")] == ["web.1", "web.2"]
+        assert [node.node.name async for node in homeport.nodes()] == ["n1", "n2"]
+        logs = homeport.logs(control_pb2.LogsRequest(stack="hello", tail=-1))
+        assert sorted([line.name async for line in logs]) == ["web.1", "web.2"]
+        async for change in homeport.watch(control_pb2.WatchRequest(kinds=["stacks"])):
+            if change.synced:
+                break
+            assert change.reset or change.stack.name == "hello"
+
+        async def requests():
+            work = {"command": ["echo", "hi"]}
+            start = control_pb2.ExecStart(stack="hello", object="web", work=work)
+            yield control_pb2.ExecRequest(start=start)
+
+        answers = [each async for each in homeport.exec(requests())]
+        assert answers[-1].end.exit_code == 0
+        with pytest.raises(CallFailed, match="there is no stack nope"):
+            await homeport.scale(control_pb2.ScaleRequest(stack="nope", replicas={"a": 1}))
+
+
+async def test_a_client_of_a_follower_is_led_to_the_leader(cluster, tmp_path):
+    scheduler, _ = cluster
+    follower = ControlService(images=Images(tmp_path), store_name="x", address="x:1")
+    follower.leader = scheduler.address
+    server = ApiServer(Metrics(), system_randomness())
+    port = server.bind("127.0.0.1:0")
+    await server.start([lambda s: control_pb2_grpc.add_ControlServicer_to_server(follower, s)])
+    async with AsyncClient(f"127.0.0.1:{port}") as homeport:
+        found = await homeport.get_cluster(control_pb2.GetClusterRequest())
+        assert found.leader == scheduler.address
+        assert len([node async for node in homeport.nodes()]) == 2
+    await server.close(0)
