@@ -120,7 +120,7 @@ class DockerRuntime:
             progress(notice)
         await self._on_disk(lambda: self._files.write(work))
         await self._stack.prepare(work)
-        if await self._containers.inspected(work.task) is None:
+        if not await self._exists(work.task):
             await self._images.prepare(work.generation.spec.container, progress)
 
     async def create(self, work: Work) -> Seen:
@@ -135,7 +135,8 @@ class DockerRuntime:
         try:
             made = await self._create(creation)
         except Rejected as error:
-            if "is already in use by container" in str(error):
+            # Also when the refusal is about something else, as an image that was removed since.
+            if "is already in use by container" in str(error) or await self._exists(work.task):
                 return await self._adopt(work.task, creation)
             if "network" in str(error):
                 self._stack.forget()  # the next preparation looks again
@@ -173,6 +174,9 @@ class DockerRuntime:
             return made
 
         return await self._work(f"create the container {creation.name}", request, creation.name)
+
+    async def _exists(self, task: TaskId) -> bool:
+        return await self._containers.inspected(task) is not None
 
     async def _adopt(self, task: TaskId, creation: Creation) -> Seen:
         seen = await self._containers.inspect(task)
