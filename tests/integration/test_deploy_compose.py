@@ -5,8 +5,10 @@ stand-ins (tests/testbed/base_images.py says what that leaves unproved), since n
 on a registry.
 """
 
+import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -53,6 +55,7 @@ class Demonstration:
 
     def __init__(self, engine: Engine, state: Path) -> None:
         self.engine = engine
+        self.state = state
         self.api, self.http, self.prometheus = (f"127.0.0.1:{free_port()}" for _ in range(3))
         self._environment = {
             **{key: value for key, value in os.environ.items() if not key.startswith("DOCKER_")},
@@ -160,6 +163,13 @@ def demonstration(
         yield shown
     finally:
         shown.compose("down", "--volumes", "--timeout", "10")
+        for agent in ("agent-1", "agent-2"):
+            shutil.rmtree(_memory_of(shown.state / agent), ignore_errors=True)
+
+
+def _memory_of(state: Path) -> Path:
+    """Where an agent with this state directory keeps secrets, on a machine whose /run is memory."""
+    return Path("/run/homeport") / hashlib.sha256(os.fsencode(state)).hexdigest()[:12]
 
 
 def _services() -> dict[str, Any]:
