@@ -213,7 +213,8 @@ def free_address(address: str) -> str:
         except OSError:
             pass
         else:
-            return address
+            chosen: int = probe.getsockname()[1]  # another than `port` where that is 0
+            return f"{address.rpartition(':')[0]}:{chosen}"
     with socket.socket(family) as probe:
         probe.bind((host, 0))
         free: int = probe.getsockname()[1]
