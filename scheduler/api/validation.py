@@ -19,7 +19,6 @@ from homeport.spec import (
     Driver,
     FileSpec,
     HealthCheck,
-    Mode,
     MountKind,
     NetworkSpec,
     Pairs,
@@ -134,8 +133,6 @@ def _service(stack: StackSpec, service: ServiceSpec) -> Iterator[Problem]:
         0,
         REPLICAS_MAX,
     )
-    if service.mode in (Mode.REPLICATED_JOB, Mode.GLOBAL_JOB):
-        yield f"{path}.mode", "jobs that run to completion are not supported yet"
     for index, constraint in enumerate(service.placement.constraints):
         if not constraint.key or not constraint.value:
             yield f"{path}.placement.constraints[{index}]", "a constraint needs a key and a value"

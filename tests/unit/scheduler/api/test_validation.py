@@ -16,7 +16,6 @@ from homeport.spec import (
     FileMount,
     FileSpec,
     HealthCheck,
-    Mode,
     Mount,
     MountKind,
     NetworkAttachment,
@@ -84,9 +83,6 @@ def test_an_ordinary_stack_has_no_problem():
         ),
         pytest.param(
             stack(service(replicas=2**31)), "services.web.replicas", id="two billion replicas"
-        ),
-        pytest.param(
-            stack(service(mode=Mode.GLOBAL_JOB)), "services.web.mode", id="a mode that comes later"
         ),
         pytest.param(
             with_container(image=""), "services.web.container.image", id="no image for Docker"

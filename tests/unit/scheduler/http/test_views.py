@@ -25,6 +25,11 @@ def test_a_scheduler_that_does_not_lead_shows_only_itself():
     }
 
 
+def test_no_family_is_there_twice():
+    names = [family.name for family in views.families(STANDING, World().snapshot())]
+    assert len(names) == len(set(names))
+
+
 def test_every_family_has_values_for_each_of_its_labels():
     world = World()
     world.add_node("n1")
