@@ -16,7 +16,7 @@ from homeport.compose.tree import Mapping, Node, Sequence
 from tests.unit.homeport.compose.conftest import Project
 
 ROOT = Path(__file__).resolve().parents[4]
-EVERY_KEY = ROOT / "tests/golden/compose/every-key.yaml"
+EVERY_KEY = ROOT / "tests/golden/compose/table/every-key.yaml"
 
 
 def test_every_key_stands_in_the_table_once() -> None:
