@@ -190,7 +190,9 @@ class Controller:
 
     def _take_dirt(self) -> None:
         """Turn what dispatch has marked, and room that was freed, into services to look at."""
-        services, nodes, capacity = self._dirt.take()
+        # What was freed is known from the records themselves, node by node, so `capacity`,
+        # which would wake everybody who waits, says nothing new.
+        services, nodes, _ = self._dirt.take()
         for service in services:
             self._agenda.add(service)
         for node in nodes:
@@ -201,9 +203,6 @@ class Controller:
             if isinstance(record := self._mirror.tables.node(node), Node):
                 self._fleet.node_changed(record, ready=state[0] is NodeState.READY)
             self._mark_node(node)
-        if capacity:
-            for service in self._room.everybody():
-                self._agenda.add(service)
         roomier, self._roomier = self._roomier, {}
         for node in roomier:
             for service in self._room.woken_by(self._fleet, node):

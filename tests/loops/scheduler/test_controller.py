@@ -221,6 +221,7 @@ async def test_a_waiting_slot_is_not_looked_at_for_room_that_would_not_do(monkey
         monkeypatch.setattr(
             reconcile, "decide", lambda *given: looked.append(given[2]) or decide(*given)
         )
+        ring.dirt.capacity = True
         ring.report(ring.tasks(small)[0].id, TaskState.FAILED)
         await settled()
         assert small in looked

@@ -208,6 +208,48 @@ def test_a_service_that_ended_for_good_starts_again_with_a_new_generation():
     assert newest(world, service).generation == 2
 
 
+def test_a_task_that_failed_because_of_its_node_goes_elsewhere():
+    world = world_of("a", "b")
+    service = running(world, spec("web"))
+    world.report(newest(world, service).id, S.FAILED, node_is_cause=True)
+    world.settle(10, 1)
+    assert newest(world, service).node == "node-b"
+
+
+def test_a_new_generation_is_tried_again_where_the_old_one_was_rejected():
+    world = world_of("a")
+    service = running(world, spec("web"))
+    world.observed.forget(newest(world, service).id)
+    world.report(newest(world, service).id, S.REJECTED)
+    world.rest()
+    world.apply(spec("web", labels=pairs({"fixed": "yes"})))
+    world.rest()
+    assert [task.generation for task in world.live(service)] == [2]
+
+
+def test_a_task_that_somebody_else_stops_again_and_again_is_backed_off():
+    world = world_of("a")
+    service = running(world, spec("web"))
+    for _ in range(3):
+        world.report(newest(world, service).id, S.SHUTDOWN)
+        world.settle(20, 10)
+    assert newest(world, service).failures == 3
+
+
+def test_no_outcome_is_written_of_a_task_that_is_being_removed():
+    world = world_of("a")
+    service = running(world, spec("web", replicas=2))
+    world.scale(service, 1)
+    world.rest()
+    world.report(newest(world, service, 2).id, S.SHUTDOWN)
+    world.rest()
+    world.report(newest(world, service, 2).id, S.REMOVED)
+    world.log.clear()
+    world.rest()
+    # One more, once: the slot's count is kept when its last task is forgotten.
+    assert [type(change).__name__ for change in world.log] == ["Put", "Delete"]
+
+
 def test_back_off_doubles_and_survives_a_new_leader():
     world = world_of("a")
     service = running(world, spec("web"))
@@ -393,6 +435,7 @@ def test_what_belongs_to_a_node_waits_for_it(wanted):
     world.set_state("node-a", NodeState.DOWN)
     world.settle(100)
     assert [task.n for task in world.live(service)] == [1] * count
+    assert service not in world.observed.waiting, "it has a task: no slot is empty"
 
 
 def test_an_exclusive_task_moves_after_its_node_is_down_and_the_old_one_goes_on_return():
