@@ -83,9 +83,13 @@ class Fleet:
             fleet.node_changed(node, ready=is_ready(snapshot, node.id))
         for volume in stored.volumes():
             fleet.volume_added((volume.stack, volume.name), volume.node)
+        known: dict[tuple[ServiceId, int], Requirements] = {}
         for task in stored.tasks():
             if task.outcome is None:
-                fleet.task_added(held(stored, task))
+                edition = (task.service, task.generation)
+                if edition not in known:
+                    known[edition] = requirements_of(stored, *edition)
+                fleet.task_added(held(stored, task, known[edition]))
         return fleet
 
     def __eq__(self, other: object) -> bool:
@@ -176,14 +180,14 @@ class Fleet:
         return sorted(self.candidates.values(), key=lambda candidate: candidate.name)
 
 
-def held(view: View, task: Task) -> Held:
-    """What a recorded task takes."""
+def held(view: View, task: Task, needed: Requirements | None = None) -> Held:
+    """What a recorded task takes; `needed`: its requirements, where they are known already."""
     service = view.service(task.service)
     return Held(
         task=task.id,
         service=task.service,
         node=task.node,
-        needs=requirements_of(view, task.service, task.generation),
+        needs=needed or requirements_of(view, task.service, task.generation),
         fixes_volumes=service is None or not service.mode.is_global,
     )
 

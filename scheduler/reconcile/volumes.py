@@ -22,9 +22,12 @@ def decide(snapshot: Snapshot, service: Service) -> list[Change]:
     """The records that the service's tasks imply and that are not there, or not right."""
     changes: dict[str, Change] = {}
     tasks = snapshot.stored.tasks_of_service(service.id)
+    needs = {
+        generation: requirements_of(snapshot.stored, service.id, generation)
+        for generation in dict.fromkeys(task.generation for task in tasks)
+    }
     for task in tasks:
-        needs = requirements_of(snapshot.stored, service.id, task.generation)
-        for volume in needs.volumes:
+        for volume in needs[task.generation].volumes:
             key = keys.volume(*volume, task.node)
             if key not in changes:
                 change = _change(snapshot, volume, task, tasks)
