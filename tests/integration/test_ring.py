@@ -587,3 +587,12 @@ async def test_a_client_of_a_follower_is_led_to_the_leader(cluster, tmp_path):
         assert found.leader == scheduler.address
         assert len([node async for node in homeport.nodes()]) == 2
     await server.close(0)
+
+
+def test_a_scheduler_that_is_asked_writes_what_it_holds_to_its_log(client, cluster):
+    scheduler, _ = cluster
+    scheduler.child.send_signal(signal.SIGUSR1)
+    state = scheduler.logged("state")
+    assert state["leads"] is True
+    assert len(state["sessions"]) == 2
+    assert "controller" in state["background"]
