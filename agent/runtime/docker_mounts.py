@@ -37,11 +37,29 @@ def mounts(work: Work, file_paths: Sequence[str]) -> tuple[list[str], list[Body]
     for mount in spec.mounts:
         if mount.kind is MountKind.BIND and _is_plain_bind(mount):
             binds.append(_bind_text(mount))
+        elif mount.kind is MountKind.TMPFS and mount.tmpfs_options:
+            continue  # see `tmpfs`
         else:
             found.append(_mount(work, mount))
     for file, path in zip(spec.files, file_paths, strict=True):
         found.append({"Type": "bind", "Source": path, "Target": file.target, "ReadOnly": True})
     return binds, found
+
+
+def tmpfs(work: Work) -> dict[str, str]:
+    """The engine's `Tmpfs`: those with options of mount(8), of which `Mounts` knows few."""
+    return {
+        mount.target: ",".join(
+            [
+                *(["ro"] if mount.read_only else []),
+                *([f"size={mount.tmpfs_size_bytes}"] if mount.tmpfs_size_bytes else []),
+                *([f"mode={mount.tmpfs_mode:o}"] if mount.tmpfs_mode else []),
+                *mount.tmpfs_options,
+            ]
+        )
+        for mount in work.generation.spec.container.mounts
+        if mount.kind is MountKind.TMPFS and mount.tmpfs_options
+    }
 
 
 def objections(work: Work, api: tuple[int, int]) -> Iterator[str]:

@@ -88,6 +88,7 @@ def creation(
             "PortBindings": networking.bindings,
             "Binds": binds,
             "Mounts": mounts,
+            "Tmpfs": docker_mounts.tmpfs(work),
         },
         "NetworkingConfig": {"EndpointsConfig": dict(networking.at_creation)},
     }

@@ -117,6 +117,7 @@ def _short(item: View, compiling: Compiling) -> Found | None:
     if options is None:
         return None
     is_bind = source[:1] in ("/", ".", "~") and source != ""
+    options = _fitting(item, options, is_bind=is_bind)
     mount = Mount(
         kind=MountKind.BIND if is_bind else MountKind.VOLUME,
         source=compiling.path(item, source) if is_bind else source,
@@ -138,6 +139,22 @@ def _options(item: View, text: str) -> list[str] | None:
             item.refuse(f"{option[:40]!r} is not an option of a mount", "Known are ro, rw, z, Z …")
             return None
     return options
+
+
+def _fitting(item: View, options: list[str], *, is_bind: bool) -> list[str]:
+    """The options without those that have no meaning for this kind of mount."""
+    if is_bind and "nocopy" in options:
+        item.refuse("`nocopy` is for volumes: a bind copies nothing", "Remove it")
+    if is_bind:
+        return options
+    if any(option in PROPAGATION for option in options):
+        item.refuse("propagation is for binds", "Remove it, or mount a path")
+    if "z" in options or "Z" in options:
+        item.notice(
+            "the SELinux label is not changed: the engine gives its volumes the right one",
+            "Remove z",
+        )  # fmt: skip
+    return [option for option in options if option not in ("z", "Z")]
 
 
 def _long(item: View, compiling: Compiling) -> Found | None:

@@ -499,9 +499,11 @@ async def test_volumes(stage: Stage) -> None:
 
 
 async def test_tmpfs(stage: Stage) -> None:
-    app = await stage.up("tmpfs: ['/scratch:size=2m,mode=700']")
+    app = await stage.up("tmpfs: ['/scratch:size=2m,mode=700', '/mine:size=1m,uid=12,noexec']")
     assert "size=2048k" in await app.run("grep /scratch /proc/mounts")
     assert await app.run("stat -c %a /scratch") == "700"
+    options = await app.run("grep /mine /proc/mounts")
+    assert all(option in options for option in ("size=1024k", "uid=12", "noexec"))
 
 
 async def test_volume_name(stage: Stage) -> None:

@@ -64,6 +64,8 @@ def test_tmpfs(project: Project, text: str, expected: list[Mount]) -> None:
         ("data:/x:rx", "'rx' is not an option of a mount"),
         ("a:/b:ro:c", "is a Windows path, or a volume whose name is one letter"),
         ("data:/b:ro:c", "is not [SOURCE:]TARGET[:MODE]"),
+        ("/s:/b:nocopy", "`nocopy` is for volumes"),
+        ("data:/b:rslave", "propagation is for binds"),
         ("'C:\\x:/y'", "is a Windows path"),
         ("''", "is empty"),
         ("{type: volume, source: data}", "needs a `target`"),
@@ -81,6 +83,11 @@ def test_tmpfs(project: Project, text: str, expected: list[Mount]) -> None:
 def test_mounts_that_are_refused(project: Project, text: str, sentence: str) -> None:
     found = project.refused(f"volumes:\n  - {text}", VOLUMES)
     assert any(sentence in problem for problem in found), found
+
+
+def test_a_label_on_a_volume_is_told(project: Project) -> None:
+    (notice,) = project.notices("volumes: ['data:/x:z']", VOLUMES)
+    assert "the SELinux label is not changed" in notice
 
 
 def test_two_mounts_at_one_target_are_refused(project: Project) -> None:
