@@ -150,10 +150,11 @@ def is_legal(
     Reports may be lost, so a later attempt may be seen in any state that an agent can
     report, as long as the old one had not ended for good; of one that had (ORPHANED, say,
     while its node went on) only the removal. A repeat of the same state is legal (its
-    details may differ); an earlier attempt never is.
+    details may differ); an earlier attempt never is, but for the removal: an agent that has
+    lost its record of a task counts from 1 again, and what is gone is gone.
     """
     if new_attempt < old_attempt:
-        return False
+        return writer is Writer.AGENT and new is S.REMOVED and new in AGENT[old]
     if new_attempt > old_attempt:
         seen_next = AGENT[old if old in TERMINAL or old is S.PENDING else S.ASSIGNED]
         return writer is Writer.AGENT and new in seen_next

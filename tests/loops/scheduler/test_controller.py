@@ -385,6 +385,24 @@ async def test_removing_a_stack_leaves_nothing_but_its_data():
         assert tables.volumes_of("shop", "data")[0].state is VolumeState.RETAINED
 
 
+async def test_a_removal_told_by_an_agent_that_has_lost_count_is_believed():
+    ring = Ring()
+    async with ring.running():
+        await ring.add_nodes("a")
+        service = await ring.apply(spec("web"))
+        await settled()
+        task = ring.tasks(service)[0]
+        ring.report(task.id, TaskState.RUNNING, attempt=7)
+        await settled()
+        await ring.put(replace(ring.mirror.tables.service(service), removing=True))
+        await settled()
+        # Its journal is lost: it has no container and no record, and counts from 1 again.
+        ring.report(task.id, TaskState.REMOVED, attempt=1)
+        await settled()
+        assert ring.mirror.tables.task(task.id) is None
+        assert ring.mirror.tables.service(service) is None
+
+
 class CountingTables:
     """Counts look-ups, and the records that lists hand out."""
 

@@ -85,9 +85,14 @@ class TestMatrix:
             assert legal == expected(LATER_ATTEMPT, writer, old, new), (old, new)
 
     @pytest.mark.parametrize(("old_attempt", "new_attempt"), [(2, 1), (9, 1), (4, 3)])
-    def test_in_an_earlier_attempt_nothing_is_legal(self, writer, old_attempt, new_attempt):
+    def test_in_an_earlier_attempt_an_agent_may_tell_the_removal_and_nothing_else(
+        self, writer, old_attempt, new_attempt
+    ):
         for old, new in pairs_of_states:
-            assert not is_legal(writer, old, new, old_attempt=old_attempt, new_attempt=new_attempt)
+            legal = is_legal(writer, old, new, old_attempt=old_attempt, new_attempt=new_attempt)
+
+            removal = new is TaskState.REMOVED and expected(LATER_ATTEMPT, writer, old, new)
+            assert legal == removal, (old, new)
 
 
 class TestConsequences:
