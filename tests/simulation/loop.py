@@ -1,7 +1,7 @@
 """An event loop on which a whole cluster runs in virtual time, in an order drawn from a seed.
 
-Time jumps to the next timer when nothing is ready; what is ready at one instant runs in a
-seeded order. A context variable says which simulated process a callback belongs to, so a
+Time jumps to the next timer when nothing is ready; processes that are ready at one instant
+run interleaved in a seeded order. A context variable says which simulated process a callback belongs to, so a
 process can be killed or paused at *any* await without the product's code knowing. Design:
 `reliability.md` §5.2.
 
@@ -140,10 +140,16 @@ class SimulatedLoop(asyncio.base_events.BaseEventLoop):
             handle._scheduled = False
             if not handle._cancelled:
                 self._ready.append(handle)
-        batch = list(self._ready)
+        # Processes take turns in any order; within one, asyncio promises first come, first served.
+        turns = [handle._context.get(PROCESS) for handle in self._ready]
+        queues = {}
+        for process, handle in zip(turns, self._ready, strict=True):
+            queues.setdefault(process, collections.deque()).append(handle)
         self._ready = collections.deque()
-        self.rng.shuffle(batch)
-        for handle in batch:
+        if len(queues) > 1:
+            self.rng.shuffle(turns)
+        for process in turns:
+            handle = queues[process].popleft()
             if not handle._cancelled:
                 self._run_handle(handle)
 

@@ -1,0 +1,393 @@
+"""What must hold at every commit, every start and stop of a container, and every order.
+
+The checks see what no part of the product sees: the store's whole history, all engines, and
+what agents told. Each names the promise that it holds up (`reliability.md` §1). A
+newcomer's mistake: asking the product whether it did right; here only values are compared.
+"""
+
+import traceback
+
+from agent.orders import Verdict
+from agent.runtime.base import Phase
+from homeport import codec
+from homeport.lifecycle import TERMINAL, Desired, TaskState, Writer, is_legal
+from homeport.model import (
+    Health,
+    NodeState,
+    RequestRecord,
+    RolloutState,
+    Service,
+    Stack,
+    Task,
+    TaskStatus,
+)
+from homeport.spec import Mode
+from scheduler.cluster import keys
+from scheduler.store.base import LEADER_KEY
+
+
+class Checks:
+    """The safety promises, held up against what happens."""
+
+    def __init__(self, world):
+        self.world = world
+        self.violations = []
+        self.story = ()  # the trace's last lines at the first violation
+        self.records = {}  # key -> value
+        self.last_keys = ()  # of the last commit
+        self.starts_at = []  # (time, task) of each start of a container of ours
+        self._numbers = {}  # (service, slot) -> the highest n that it has had
+        self._deleted = set()
+        self._requests = {}  # request id -> revision
+        self._expected = {}  # stack -> {service: (replicas, version)} while nobody changes it
+        self._obeyed = {}  # node -> the highest order that its agent obeyed
+        self._told = {}  # task -> (node, status) as some leader was last told
+        self._unwell = set()  # (container, start) whose health check failed
+
+    def violate(self, what, why=""):
+        """Note that a promise was broken."""
+        if isinstance(why, BaseException):
+            why = "".join(traceback.format_exception(why))
+        self.violations.append(f"{self.world.loop.time():.3f} s: {what}: {why}")
+        self.world.trace.note(f"!!!!!! {what}: {why}")
+        if not self.story:
+            self.story = tuple(self.world.trace.lines)
+
+    # ------------------------------------------------------------ the store
+
+    def committed(self, revision, changed, fence):
+        """Called with each commit: (key, record or None) of all that it wrote."""
+        values = {}
+        for key, record in changed:
+            kind = keys.kind_of(key)
+            if kind is None:
+                continue
+            self.world.trace.count(f"{revision} {key} {record is not None}")
+            values[key] = codec.decode_record(kind, record.value) if record else None
+        self.last_keys = tuple(key for key, _ in changed)
+        if any(key != LEADER_KEY for key in values) and fence is None:
+            self.violate("S2: a write without a fence", sorted(values))
+        old = {key: self.records.get(key) for key in values}
+        for key, value in values.items():
+            if value is None:
+                self.records.pop(key, None)
+            else:
+                self.records[key] = value
+        for key, value in values.items():
+            if key.startswith("tasks/"):
+                self._task_changed(old[key], value)
+        if any(key.startswith("tasks/") for key in values):
+            self._room()
+        self._requested(revision, old, values)
+        self.one_leader()
+
+    def one_leader(self):
+        """S3: at most one scheduler takes itself for the proven leader."""
+        found = self.world.proven()
+        if len(found) > 1:
+            self.violate("S3: two proven leaders", [machine.name for machine in found])
+
+    def _task_changed(self, old, new):
+        task = new or old
+        slot = (task.service, task.slot)
+        if old is None:
+            if task.id in self._deleted or task.n <= self._numbers.get(slot, 0):
+                self.violate("a task's name is used twice", task.id)
+            self._numbers[slot] = task.n
+            if keys.node(task.node) not in self.records:
+                self.violate("a task on a node that is not there", task)
+            wanted = [
+                each
+                for each in self._tasks()
+                if (each.service, each.slot) == slot and _is_wanted(each)
+            ]
+            if len(wanted) > 2:
+                self.violate("a slot with three live tasks", wanted)
+        elif new is None:
+            self._deleted.add(task.id)
+            container = self._container(task)
+            if container is not None:
+                self.violate("S7: a record is deleted and its container is there", task)
+            if old.desired is not Desired.REMOVED:
+                self.violate("a record is deleted that was not to be removed", task)
+        else:
+            same = ("service", "slot", "n", "node", "generation", "pinned", "exclusive")
+            if any(getattr(old, name) != getattr(new, name) for name in same):
+                self.violate("what never changes of a task has changed", (old, new))
+            if new.desired.value < old.desired.value:
+                self.violate("a task is wanted again", (old, new))
+            if old.outcome is not None and new.outcome != old.outcome:
+                self.violate("an outcome has changed", (old, new))
+            if old.outcome is None and new.outcome is not None:
+                self._ended(new)
+
+    def _ended(self, task):
+        container = self._container(task)
+        if container is not None and container.phase is Phase.RUNNING:
+            self.violate("a task is recorded as ended whose container runs", task)
+        if task.outcome.state not in TERMINAL:
+            self.violate("an outcome that is no end", task)
+
+    def _room(self):
+        """S11: no port is given twice on a node, and no more memory and cpu than there is."""
+        ports, reserved = {}, {}
+        for task in self._tasks():
+            if task.outcome is not None:
+                continue
+            spec = self.records.get(keys.spec(task.service, task.generation))
+            node = self.records.get(keys.node(task.node))
+            if spec is None or node is None:
+                continue
+            for port in spec.spec.container.ports:
+                key = (task.node, port.published, port.protocol)
+                if port.published and key in ports:
+                    self.violate("S11: a port is given twice", (key, ports[key], task.id))
+                ports[key] = task.id
+            cpu, memory = reserved.get(task.node, (0, 0))
+            wants = spec.spec.reservations
+            cpu, memory = cpu + wants.cpu_millis, memory + wants.memory_bytes
+            reserved[task.node] = (cpu, memory)
+            has = node.inventory.capacity
+            if cpu > has.cpu_millis or memory > has.memory_bytes:
+                self.violate("S11: more is reserved than there is", (task.node, cpu, memory))
+
+    def _requested(self, revision, old, values):
+        """S6: each request once; and users' objects change by requests only."""
+        made = [value for value in values.values() if isinstance(value, RequestRecord)]
+        for record in made:
+            if record.request_id in self._requests:
+                self.violate("S6: a request was carried out twice", record.request_id)
+            self._requests[record.request_id] = revision
+        stacks = set()
+        for key, value in values.items():
+            before = old[key]
+            each = value or before
+            if isinstance(each, Service):
+                stacks.add(each.stack)
+                if _head(before) != _head(value) and value is not None and not made:
+                    self.violate("a service's head changes without a request", (before, value))
+                if value is None and not before.removing:
+                    self.violate("a service is deleted that was not removed", before)
+            elif isinstance(each, Stack):
+                stacks.add(each.name)
+                if value is not None and value != before and not made:
+                    self.violate("a stack changes without a request", (before, value))
+        for stack in sorted(stacks):
+            self._as_acknowledged(stack)
+
+    def in_flight(self, stack):
+        """A user is about to change the stack."""
+        self._expected.pop(stack, None)
+
+    def acknowledged(self, stack, expected, request_id):
+        """S5: a user heard OK: from now on the store says so, until somebody changes it."""
+        if request_id not in self._requests:
+            self.violate("S5: a request was acknowledged and is not recorded", request_id)
+        self._expected[stack] = dict(expected)
+        self._as_acknowledged(stack)
+
+    def _as_acknowledged(self, stack):
+        expected = self._expected.get(stack)
+        if expected is None:
+            return
+        found = {
+            head.name: (head.replicas, self._version(head))
+            for head in self.records.values()
+            if isinstance(head, Service) and head.stack == stack and not head.removing
+        }
+        if found != expected:
+            self.violate("S5: an acknowledged change is not there", (stack, expected, found))
+
+    def _version(self, head):
+        spec = self.records.get(keys.spec(head.id, head.generation))
+        return dict(spec.spec.container.env).get("VERSION") if spec is not None else None
+
+    def _tasks(self):
+        return [each for each in self.records.values() if isinstance(each, Task)]
+
+    def _container(self, task):
+        engine = self.world.engine_of(task.node)
+        found = engine.find(task.id) if engine is not None else None
+        return found if found is not None and found.cluster == engine.cluster else None
+
+    # ------------------------------------------------------------ the engines
+
+    def starts(self, machine, container):
+        """An agent is about to start a container."""
+        if self._is_foreign(machine, container, "started"):
+            return
+        self.starts_at.append((self.world.loop.time(), container.task))
+        self.world.trace.note(f"------ {machine.name} starts {container.task}")
+        task = self.records.get(keys.task(container.task))
+        if task is None:
+            self.violate("S7: a container is started that has no record", container.task)
+        elif task.node != machine.identities.node_id:
+            self.violate("S12: a task is started on another node than its own", task)
+        self.one_leader()
+
+    def stops(self, machine, container):
+        """An agent is about to stop or remove a container."""
+        if self._is_foreign(machine, container, "stopped or removed"):
+            return
+        if container.phase not in (Phase.RUNNING, Phase.PAUSED):
+            return
+        self.world.trace.note(f"------ {machine.name} stops {container.task}")
+        task = self.records.get(keys.task(container.task))
+        if task is None:
+            self.violate("S7: a container is stopped that has no record", container.task)
+        elif (
+            task.desired is Desired.RUNNING
+            and task.outcome is None
+            and (container.container_id, container.started_at) not in self._unwell
+        ):
+            self.violate("S7/S9: a container is stopped without a word", task)
+
+    def unwell(self, container):
+        """A container's health check fails, so its agent may stop it."""
+        self._unwell.add((container.container_id, container.started_at))
+
+    def _is_foreign(self, machine, container, what):
+        if machine.engine.cluster and container.cluster == machine.engine.cluster:
+            return False
+        self.violate(f"S13: a foreign container is {what}", container.task)
+        return True
+
+    # ------------------------------------------------------------ orders and reports
+
+    def obeyed(self, machine, orders, verdict):
+        """S4: what an agent obeys is never lower than what it obeyed before."""
+        if verdict is not Verdict.OBEY:
+            return
+        highest = self._obeyed.get(machine.name)
+        if highest is not None and (
+            orders.order.cluster != highest.cluster or orders.order.order < highest.order
+        ):
+            self.violate(f"S4: {machine.name} obeyed a lower order", (highest, orders.order))
+        self._obeyed[machine.name] = orders.order
+
+    def told(self, message):
+        """S20: what leaders are told of a task never goes backwards, over all leaders."""
+        if message.WhichOneof("body") != "report":
+            return
+        for each in message.report.statuses:
+            status = codec.from_message(TaskStatus, each)
+            before = self._told.get(status.task)
+            if before is not None and not is_legal(
+                Writer.AGENT,
+                before.state,
+                status.state,
+                old_attempt=before.attempt,
+                new_attempt=status.attempt,
+            ):
+                self.violate("S20: a task's state went backwards", (before, status))
+            self._told[status.task] = status
+
+    # ------------------------------------------------------------ in the end
+
+    def differences(self, stacks):
+        """What is not as it was asked for, in words. `stacks`: name -> {service: _Wanted}."""
+        found = list(self._store_differences(stacks))
+        leader = self.world.leading()
+        if leader is None:
+            return [*found, "nobody leads"]
+        observed = leader.core.control.lead.authority.observed
+        for machine in self.world.agents:
+            node = machine.identities.node_id
+            if observed.node(node).state is not NodeState.READY:
+                found.append(f"{machine.name} is {observed.node(node).state.name}")
+            if not observed.knows(node):
+                found.append(f"{machine.name} has not reported")
+            if machine.worker is not None and machine.worker.unknown_containers:
+                found.append(f"unknown on {machine.name}: {machine.worker.unknown_containers}")
+            for container in machine.engine.ours():
+                task = self.records.get(keys.task(container.task))
+                if task is None or task.node != node:
+                    found.append(f"orphan on {machine.name}: {container.task}")
+        for task in self._tasks():
+            found += self._task_differences(task, observed, stacks)
+        return found
+
+    def _store_differences(self, stacks):
+        heads = self.heads()
+        wanted = {(stack, name) for stack, services in stacks.items() for name in services}
+        for head in heads:
+            if (head.stack, head.name) not in wanted:
+                yield f"service {head.id} is not wanted"
+        nodes = sum(key.startswith("nodes/") for key in self.records)
+        for stack, services in stacks.items():
+            for name, want in services.items():
+                head = next(
+                    (h for h in heads if (h.stack, h.name, h.removing) == (stack, name, False)),
+                    None,
+                )
+                if head is None:
+                    yield f"service {stack}/{name} is not there"
+                    continue
+                live = [task for task in self._tasks() if task.service == head.id]
+                slots = [task.slot for task in live if _is_wanted(task) or want.may_end]
+                number = nodes if head.mode is Mode.GLOBAL else head.replicas
+                if len(slots) != len(set(slots)) or len(slots) != number:
+                    yield f"{stack}/{name} has slots {sorted(slots)} and wants {number}"
+                rollout = self.records.get(keys.rollout(head.id))
+                if rollout is not None and rollout.state is RolloutState.UPDATING:
+                    yield f"{stack}/{name} is being rolled out"
+                if self.is_paused(head) or want.crashes:
+                    continue
+                for task in live:
+                    if _is_wanted(task) and task.generation < head.template_generation:
+                        yield f"{task.id} is of generation {task.generation}"
+
+    def heads(self):
+        """All services."""
+        return [each for each in self.records.values() if isinstance(each, Service)]
+
+    def is_paused(self, head):
+        """Whether the service's rollout has stopped before its end."""
+        rollout = self.records.get(keys.rollout(head.id))
+        return (
+            rollout is not None
+            and rollout.state is RolloutState.PAUSED
+            and rollout.generation == head.template_generation
+        )
+
+    def paused_stacks(self):
+        """The stacks that have a service whose rollout stopped."""
+        heads = self.heads()
+        return {head.stack for head in heads if not head.removing and self.is_paused(head)}
+
+    def _task_differences(self, task, observed, stacks):
+        head = self.records.get(keys.service(task.service))
+        want = stacks.get(head.stack, {}).get(head.name) if head is not None else None
+        container = self._container(task)
+        status = observed.status(task.id)
+        if task.desired is Desired.REMOVED:
+            return [f"{task.id} is not removed"]
+        if want is None:
+            return []  # said before
+        if not _is_wanted(task) or (want.may_end and status and status.state in TERMINAL):
+            is_alive = container is not None and container.phase is Phase.RUNNING
+            return [f"{task.id} has ended and runs"] if is_alive else []
+        if want.crashes or want.may_end:
+            return []
+        if container is None or container.phase is not Phase.RUNNING:
+            return [f"{task.id} does not run on its node"]
+        if status is None or status.state is not TaskState.RUNNING:
+            return [f"{task.id} runs and is taken for {status.state.name if status else None}"]
+        found = []
+        if (status.container_id, status.pid) != (container.container_id, container.pid):
+            found.append(f"{task.id} is taken for another container or process")
+        if status.health not in (Health.NONE, Health.HEALTHY):
+            found.append(f"{task.id} is not healthy")
+        return found
+
+
+def _is_wanted(task):
+    return task.outcome is None and task.desired is Desired.RUNNING
+
+
+def _head(service):
+    return (
+        (service.generation, service.template_generation, service.replicas, service.removing)
+        if service is not None
+        else None
+    )

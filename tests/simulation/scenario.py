@@ -1,0 +1,159 @@
+"""One seed from its first start to its verdict: trouble, then peace, then quiet.
+
+Safety is checked throughout. Then all trouble ends and everything must become what was
+asked for; after that nothing may happen any more: no start, no write.
+"""
+
+import asyncio
+from collections import Counter
+from dataclasses import dataclass, field
+
+from tests.simulation.checks import Checks
+from tests.simulation.loop import Deadlock, Livelock, run
+from tests.simulation.nemesis import Nemesis
+from tests.simulation.workload import TEMPLATES, User
+from tests.simulation.world import World
+
+STEPS_MAX = 3_000_000
+CONVERGE_SECONDS = 120.0
+QUIET_SECONDS = 35.0
+
+
+@dataclass
+class Verdict:
+    """What became of a seed."""
+
+    seed: int
+    violations: list = field(default_factory=list)
+    story: tuple = ()
+    digest: str = ""
+    virtual_seconds: float = 0.0
+    steps: int = 0
+    leaders: int = 0
+    commits: int = 0
+    starts: int = 0
+    acknowledged: int = 0
+    faults: Counter = field(default_factory=Counter)
+
+    def words(self):
+        """For people: what was broken, when, and what happened before."""
+        lines = [f"seed {self.seed} breaks a promise (replay: python -m tests.simulation"]
+        lines[0] += f" {self.seed} 1 --story)"
+        return "\n".join([*lines, *self.story, "", *self.violations])
+
+
+def play(seed, *, make_checks=Checks):
+    """Run one seed; never raises for what the product does wrong."""
+    verdict = Verdict(seed)
+    try:
+        run(seed, lambda loop: _scenario(loop, seed, make_checks, verdict), steps_max=STEPS_MAX)
+    except (Livelock, Deadlock) as error:
+        verdict.violations.append(f"L15: {error!r}")
+    return verdict
+
+
+async def _scenario(loop, seed, make_checks, verdict):
+    world = World(loop, seed, make_checks)
+    world.trace.listen()
+    try:
+        await _acts(world)
+    finally:
+        world.trace.deafen()
+        for context in loop.failures:
+            world.checks.violate("nobody handled", context.get("exception") or context)
+        verdict.violations = list(world.checks.violations)
+        verdict.story = world.checks.story or tuple(world.trace.lines)
+        verdict.digest = world.trace.digest
+        verdict.virtual_seconds = loop.time()
+        verdict.steps = loop.steps
+        verdict.leaders = world.leaders
+        verdict.commits = world.store.commits
+        verdict.starts = len(world.checks.starts_at)
+        verdict.faults = Counter(world.counts)
+
+
+async def _acts(world):
+    rng = world.randomness("scenario")
+    loop = world.loop
+    trouble_until = rng.uniform(60, 120)
+    names = rng.sample(sorted(set(TEMPLATES) - {"behind"}), rng.randint(2, 5))
+    half = rng.randint(1, len(names))
+    users = [
+        User(world, name, [*each, *(["behind"] if "web" in each else [])])
+        for name, each in (("shop", names[:half]), ("home", names[half:]))
+        if each
+    ]
+    nemesis = Nemesis(world)
+    world.start()
+    world.trace.note(f"------ {names} {sorted(nemesis.kinds)} until {trouble_until:.0f} s")
+    at_work = [loop.spawn(("laptop", 1), user.work(trouble_until)) for user in users]
+    trouble = loop.spawn(("nemesis", 1), nemesis.run())
+    if not await _pass(world, lambda: loop.time() >= trouble_until):
+        return
+    trouble.cancel()
+    world.heal()
+    world.trace.note("------ peace")
+    if not await _pass(world, lambda: all(task.done() for task in at_work), within=60.0):
+        if not world.checks.violations:
+            world.checks.violate("L1: users are not answered")
+        return
+    for task in at_work:
+        task.result()
+    if await _converges(world, users):
+        await _is_quiet(world)
+
+
+async def _converges(world, users):
+    if not await _is_as_asked(world, users):
+        return False
+    paused = world.checks.paused_stacks()
+    again = [
+        user
+        for user in users
+        if user.name in paused and not any(each.crashes for each in user.services.values())
+    ]
+    # A container that died soon after its start has stopped a rollout: the next one goes.
+    for user in again:
+        await user.update_all()
+    return not again or await _is_as_asked(world, users)
+
+
+async def _is_as_asked(world, users):
+    def differences():
+        return world.checks.differences(
+            {user.name: user.services for user in users if user.services}
+        )
+
+    if await _pass(world, lambda: not differences(), within=CONVERGE_SECONDS):
+        return True
+    if not world.checks.violations:
+        world.checks.violate("L1: not as asked for", differences())
+    return False
+
+
+async def _is_quiet(world):
+    """Nothing starts, and an idle cluster writes nothing."""
+    checks = world.checks
+    await _pass(world, lambda: False, within=5.0)
+    starts, commits = len(checks.starts_at), world.store.commits
+    await _pass(world, lambda: False, within=QUIET_SECONDS)
+    crashing = {head.id for head in checks.heads() if head.name == "crashes"}
+    churn = [
+        task for _, task in checks.starts_at[starts:] if task.rsplit("/", 2)[0] not in crashing
+    ]
+    if churn:
+        checks.violate("L15: containers start without a cause", churn)
+    if world.store.commits != commits:
+        checks.violate("an idle cluster writes", checks.last_keys)
+
+
+async def _pass(world, is_over, *, within=1e9):
+    """Let time pass until that; whether it came to that without a violation."""
+    until = world.loop.time() + within
+    while not world.checks.violations:
+        if is_over():
+            return True
+        if world.loop.time() >= until:
+            return False
+        await asyncio.sleep(0.5)
+    return False

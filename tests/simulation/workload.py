@@ -1,0 +1,253 @@
+"""What users do in a simulation: one user per stack, who applies, scales, updates and removes.
+
+Each change is sent with a request id and repeated until it is answered, to whichever
+scheduler answers, as the command line does. A user does one thing at a time, so what was
+acknowledged is exactly what is to be there.
+"""
+
+import asyncio
+from dataclasses import dataclass, replace
+
+from homeport import codec
+from homeport.seams import LinkLost, identifier
+from homeport.spec import (
+    ContainerSpec,
+    Dependency,
+    Driver,
+    HealthCheck,
+    Mode,
+    Mount,
+    MountKind,
+    Port,
+    Resources,
+    ServiceSpec,
+    StackSpec,
+    VolumeSpec,
+    pairs,
+)
+from homeport.v1 import control_pb2
+from tests.simulation.world import GIB, CallFailed
+
+CALL_SECONDS = 6.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Template:
+    """A kind of service."""
+
+    script: tuple = ()
+    mode: Mode = Mode.REPLICATED
+    replicas_max: int = 1
+    ports: tuple = ()
+    volume: bool = False
+    memory_gib: int = 0
+    checked: bool = False
+    after: str = ""
+    crashes: bool = False  # ends by itself, and never stays up
+    may_end: bool = False  # a job
+
+
+TEMPLATES = {
+    "web": Template(replicas_max=3, script=(("stop_ms", 300), ("start_ms", 50))),
+    "port": Template(replicas_max=3, ports=(80,)),
+    "slow": Template(replicas_max=2, script=(("stop_ms", 4000), ("prepare_ms", 2000))),
+    "checked": Template(
+        replicas_max=2, checked=True, script=(("health", "healthy"), ("health_after_ms", 1500))
+    ),
+    "data": Template(volume=True, script=(("stop_ms", 500),)),
+    "each": Template(mode=Mode.GLOBAL),
+    "heavy": Template(replicas_max=2, memory_gib=3),
+    "crashes": Template(crashes=True, script=(("run_for_ms", 4000), ("exit_code", 1))),
+    "job": Template(mode=Mode.REPLICATED_JOB, may_end=True, script=(("run_for_ms", 3000),)),
+    "behind": Template(after="web"),
+}
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a user wants of one service."""
+
+    template: str
+    replicas: int
+    version: int
+
+    @property
+    def crashes(self):
+        return TEMPLATES[self.template].crashes
+
+    @property
+    def may_end(self):
+        return TEMPLATES[self.template].may_end
+
+
+def spec_of(name, want):
+    """The service's spec."""
+    template = TEMPLATES[want.template]
+    container = ContainerSpec(
+        image="simulated",
+        env=pairs({"VERSION": str(want.version)}),
+        labels=pairs({f"sim.{key}": str(value) for key, value in template.script}),
+        ports=tuple(Port(target=port, published=port) for port in template.ports),
+        mounts=(Mount(kind=MountKind.VOLUME, source="data", target="/data"),)
+        if template.volume
+        else (),
+        health_check=HealthCheck(test=("CMD", "true")) if template.checked else None,
+    )
+    return ServiceSpec(
+        name=name,
+        driver=Driver.SIMULATED,
+        container=container,
+        mode=template.mode,
+        replicas=want.replicas,
+        reservations=Resources(memory_bytes=template.memory_gib * GIB),
+        depends_on=(Dependency(service=template.after),) if template.after else (),
+    )
+
+
+class User:
+    """The one who changes this stack."""
+
+    def __init__(self, world, name, templates):
+        self.world = world
+        self.name = name
+        self.services = {}
+        self.acknowledged = 0
+        self._rng = world.randomness(f"user {name}")
+        self._templates = templates
+        self._version = 0
+        self._address = 0
+
+    async def work(self, until):
+        """Change things until that time, and finish what was begun."""
+        await asyncio.sleep(self._rng.uniform(0, 5))
+        await self.apply(self._templates)
+        while self.world.loop.time() < until:
+            await asyncio.sleep(self._rng.uniform(2, 15))
+            roll = self._rng.random()
+            if not self.services:
+                await self.apply(self._templates)
+            elif roll < 0.4:
+                await self.scale()
+            elif roll < 0.75:
+                await self.update()
+            elif roll < 0.85:
+                await self.apply(list(self.services), again=True)
+            elif roll < 0.93:
+                await self.apply(self._rng.sample(self._templates, len(self._templates) - 1))
+            else:
+                await self.remove()
+        if not self.services:
+            await self.apply(self._templates)
+
+    async def apply(self, names, *, again=False):
+        """Apply the file with these services; `again`: as they are."""
+        services = {}
+        for name in names:
+            if self._needs(name) and self._needs(name) not in names:
+                continue
+            known = self.services.get(name)
+            if known is None or not again:
+                replicas = self._rng.randint(1, TEMPLATES[name].replicas_max)
+                version = known.version if known is not None else self._next_version()
+                known = Wanted(name, replicas, version)
+            services[name] = known
+        if services:
+            await self._apply(services)
+
+    async def update(self):
+        """Another version of one service."""
+        name = self._rng.choice(sorted(self.services))
+        if TEMPLATES[name].may_end:
+            return
+        changed = replace(self.services[name], version=self._next_version())
+        await self._apply({**self.services, name: changed})
+
+    async def update_all(self):
+        """Another version of all services that stay up."""
+        await self._apply(
+            {
+                name: want
+                if want.may_end or want.crashes
+                else replace(want, version=self._next_version())
+                for name, want in self.services.items()
+            }
+        )
+
+    async def scale(self):
+        """Another number of replicas of one service."""
+        name = self._rng.choice(sorted(self.services))
+        if TEMPLATES[name].replicas_max == 1:
+            return
+        replicas = self._rng.randint(0, TEMPLATES[name].replicas_max)
+        request = control_pb2.ScaleRequest(stack=self.name, replicas={name: replicas})
+        after = {**self.services, name: replace(self.services[name], replicas=replicas)}
+        if after != self.services:
+            await self._change("Scale", request, after)
+
+    async def remove(self):
+        """Remove the stack."""
+        await self._change("RemoveStack", control_pb2.RemoveStackRequest(stack=self.name), {})
+
+    def _needs(self, name):
+        return TEMPLATES[name].after
+
+    def _next_version(self):
+        self._version += 1
+        return self._version
+
+    async def _apply(self, services):
+        names = sorted(services)
+        has_volume = any(TEMPLATES[name].volume for name in names)
+        spec = StackSpec(
+            name=self.name,
+            services=tuple(spec_of(name, services[name]) for name in names),
+            volumes=(VolumeSpec(name="data"),) if has_volume else (),
+        )
+        request = control_pb2.ApplyRequest()
+        codec.fill(request.stack, spec)
+        await self._change("Apply", request, services)
+
+    async def _change(self, method, request, after):
+        request.request_id = f"{self.name}-{identifier(self._rng, 40)}"
+        checks = self.world.checks
+        checks.in_flight(self.name)
+        self.world.trace.note(f"------ {self.name}: {method} {request.request_id} {after}")
+        answer = await self.call(method, request)
+        self.services = after
+        self.acknowledged += 1
+        self.world.trace.note(f"------ {self.name}: {method} is acknowledged")
+        expected = {name: (want.replicas, str(want.version)) for name, want in after.items()}
+        # A change that changes nothing writes nothing, and leaves no record of itself.
+        if method != "Apply" or any(change.action != 4 for change in answer.changes):
+            checks.acknowledged(self.name, expected, request.request_id)
+
+    async def call(self, method, request):
+        """Ask one scheduler after the other until one answers. Raises CallFailed for a no."""
+        while True:
+            try:
+                async with asyncio.timeout(CALL_SECONDS):
+                    return await self._one(method, request)
+            except (LinkLost, TimeoutError):
+                self._address += 1
+            except CallFailed as failed:
+                if failed.code not in ("UNAVAILABLE", "ABORTED"):
+                    self.world.checks.violate(f"{method} was refused", failed)
+                    raise
+                addresses = self.world.addresses
+                if failed.leader in addresses:
+                    self._address = addresses.index(failed.leader)
+                else:
+                    self._address += 1
+            await asyncio.sleep(self._rng.uniform(0.1, 1.0))
+
+    async def _one(self, method, request):
+        addresses = self.world.addresses
+        end = self.world.network.dial("laptop", addresses[self._address % len(addresses)], method)
+        try:
+            await end.send(request)
+            answer = await anext(end, None)
+            if answer is None:
+                raise LinkLost("no answer")
+            return answer
+        finally:
+            end.abort("the client hung up")
