@@ -32,6 +32,7 @@ from docker.utils import kwargs_from_env
 from agent.runtime.base import RuntimeFailure, Unavailable
 from agent.runtime.docker_errors import failure, plain
 from agent.runtime.docker_options import OLDEST_API
+from agent.runtime.docker_unix import TidyUnixAdapter
 from agent.runtime.proc import shares_pid_namespace
 
 Answer = TypeVar("Answer")
@@ -59,7 +60,11 @@ class Client(docker.APIClient):
         """Connects, to learn the engine's API version, within `seconds`."""
         self.deadline = threading.local()
         self.deadline.seconds = seconds
-        super().__init__(**options)
+        super().__init__(version="{}.{}".format(*OLDEST_API), **options)
+        if self.base_url.startswith("http+docker:"):
+            adapter: Any = self.get_adapter(self.base_url)
+            self.mount("http+docker://", TidyUnixAdapter(f"http+unix://{adapter.socket_path}"))
+        self._version = self.ask_json("GET", "/version")["ApiVersion"]
 
     def _set_request_timeout(self, kwargs: dict[str, Any]) -> dict[str, Any]:
         # Also where the library asks for no timeout at all, as it does for pulls.
@@ -218,7 +223,7 @@ class Engine:
                 options = cast(dict[str, Any], kwargs_from_env())
                 if self._base_url:
                     options = {"base_url": self._base_url}
-                client = Client(seconds=seconds, version="auto", **options)
+                client = Client(seconds=seconds, **options)
                 if client.api < OLDEST_API:
                     version = client.api_version
                     client.close()

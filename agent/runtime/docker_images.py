@@ -157,8 +157,10 @@ class Images:
         pull = self._pulls.get(key)
         if pull is None or not pull.is_wanted:
             pull = self._pulls[key] = _Pull(reference)
+            pull.listeners.append(listener)
             pull.done = self._threads.submit(self._run, pull, platform)
-        pull.listeners.append(listener)
+        else:
+            pull.listeners.append(listener)
         try:
             # Shielded: the pull belongs to all who wait for it, not to this one.
             await asyncio.shield(asyncio.wrap_future(pull.done))

@@ -185,6 +185,13 @@ disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.internal.v1.opt"
             raise RuntimeError("the engine has not been started")
         return self._dockerd
 
+    @property
+    def containerd(self) -> Daemon:
+        """The process under dockerd. RuntimeError before the first start."""
+        if self._containerd is None:
+            raise RuntimeError("the engine has not been started")
+        return self._containerd
+
     def kill9(self) -> None:
         """SIGKILL to dockerd. containerd and the containers stay, as on a machine with systemd."""
         self.dockerd.kill9()
