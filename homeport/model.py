@@ -151,7 +151,7 @@ class StackFile:
     """One edition of a config's or secret's content; named by its digest, so never changed."""
 
     stack: str
-    digest: str  # sha256 of the data, hex
+    digest: str  # sha256 of "config" or "secret", a zero byte and the data, hex
     spec: FileSpec
 
 

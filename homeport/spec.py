@@ -188,9 +188,7 @@ class FileMount:
     uid: str = ""
     gid: str = ""
     mode: int = 0o444
-    digest: str = (
-        ""  # sha256 of the content, hex; the scheduler fills it in: which edition is meant
-    )
+    digest: str = ""  # which edition is meant (`StackFile.digest`); the scheduler fills it in
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

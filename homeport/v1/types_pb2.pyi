@@ -709,7 +709,7 @@ class FileMount(_message.Message):
     gid: _builtins.str
     mode: _builtins.int
     digest: _builtins.str
-    """sha256 of the content, hex; the scheduler fills it in: which edition is meant"""
+    """which edition is meant, as StackFile.digest; the scheduler fills it in"""
     def __init__(
         self,
         *,
@@ -2338,7 +2338,7 @@ class StackFile(_message.Message):
     SPEC_FIELD_NUMBER: _builtins.int
     stack: _builtins.str
     digest: _builtins.str
-    """sha256 of the data, hex"""
+    """sha256 of "config" or "secret", a zero byte and the data, hex"""
     @_builtins.property
     def spec(self) -> Global___FileSpec: ...
     def __init__(

@@ -27,7 +27,7 @@ from homeport.model import (
     Volume,
     VolumeState,
 )
-from homeport.spec import FileMount, MountKind, Pairs, ServiceSpec, StackSpec, pairs
+from homeport.spec import FileMount, FileSpec, MountKind, Pairs, ServiceSpec, StackSpec, pairs
 from scheduler.api import differences
 from scheduler.api.differences import Difference
 from scheduler.cluster import keys
@@ -195,7 +195,7 @@ def forget(view: View, old: Node) -> tuple[list[Change], list[Change], list[Task
 
 def with_digests(stack: StackSpec) -> StackSpec:
     """The spec with each file mount naming the edition that it means."""
-    digests = {(file.kind, file.name): digest_of(file.data) for file in stack.files}
+    digests = {(file.kind, file.name): digest_of(file) for file in stack.files}
 
     def resolved(mount: FileMount) -> FileMount:
         return replace(mount, digest=digests.get((mount.kind, mount.source), ""))
@@ -217,9 +217,9 @@ def with_digests(stack: StackSpec) -> StackSpec:
     )
 
 
-def digest_of(data: bytes) -> str:
-    """The name of an edition of a config or secret."""
-    return hashlib.sha256(data).hexdigest()
+def digest_of(file: FileSpec) -> str:
+    """The name of an edition: of its kind too, or a secret might be kept as a config is."""
+    return hashlib.sha256(f"{file.kind.name.lower()}\0".encode() + file.data).hexdigest()
 
 
 class _Draft:
@@ -329,7 +329,7 @@ class _Draft:
     def files(self, stack: StackSpec) -> None:
         seen: set[str] = set()
         for file in stack.files:
-            digest = digest_of(file.data)
+            digest = digest_of(file)
             if digest not in seen and self._view.file(stack.name, digest) is None:
                 edition = StackFile(stack=stack.name, digest=digest, spec=file)
                 self.objects.append(Put(edition, ABSENT, "applied"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from typing import Any
 
 from agent.runtime.base import Work
@@ -35,7 +36,17 @@ def work(
     stack_files: tuple[StackFile, ...] = (),
     **container: Any,
 ) -> Work:
-    """A task of `stack`'s `service`; further arguments are fields of its ContainerSpec."""
+    """A task of `stack`'s `service`; further arguments are fields of its ContainerSpec.
+
+    File mounts that name no edition mean the one that `stack_files` has of them.
+    """
+    digests = {(file.spec.kind, file.spec.name): file.digest for file in stack_files}
+    container["files"] = tuple(
+        mount
+        if mount.digest
+        else replace(mount, digest=digests.get((mount.kind, mount.source), ""))
+        for mount in container.get("files", ())
+    )
     service_id = ServiceId(f"{stack}-{service}-{revision}")
     return Work(
         assignment=Assignment(
@@ -64,6 +75,6 @@ def stack_file(kind: FileKind, name: str, data: bytes, *, stack: str = "shop") -
     """One edition of a config or secret."""
     return StackFile(
         stack=stack,
-        digest=hashlib.sha256(data).hexdigest(),
+        digest=hashlib.sha256(kind.name.lower().encode() + b"\0" + data).hexdigest(),
         spec=FileSpec(kind=kind, name=name, data=data),
     )

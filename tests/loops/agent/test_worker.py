@@ -440,6 +440,32 @@ async def test_secrets_are_not_on_the_disk_and_come_again_after_a_reboot(rig: Ri
     assert rig.worker.wanted_hash != b""
 
 
+async def test_two_generations_get_each_its_edition_of_a_config(rig: Rig) -> None:
+    def edition(generation: int) -> tuple[Assignment, ServiceGeneration]:
+        mount = FileMount(
+            kind=FileKind.CONFIG, source="site", target="/site", digest=f"d{generation}"
+        )
+        container = ContainerSpec(image="example", files=(mount,))
+        return work(generation, generation=generation, container=container)
+
+    files = tuple(
+        StackFile(
+            stack="s",
+            digest=f"d{generation}",
+            spec=FileSpec(kind=FileKind.CONFIG, name="site", data=b"%d" % generation),
+        )
+        for generation in (1, 2)
+    )
+    both = edition(1), edition(2)
+    assert await rig.obey(replace(complete(*both, revision=1), files=files)) is Verdict.OBEY
+    delivered = {
+        task: [file.spec.data for file in runner.work.files]
+        for task, runner in rig.worker.runners.items()
+        if runner.work is not None
+    }
+    assert delivered == {web(1): [b"1"], web(2): [b"2"]}
+
+
 async def test_an_idle_agent_writes_nothing(rig: Rig) -> None:
     await rig.apply(work(1), work(2))
     await asyncio.sleep(30)

@@ -204,19 +204,41 @@ def test_a_new_content_of_a_config_is_a_new_edition_and_replaces_its_tasks():
     cluster = Cluster()
     mount = FileMount(kind=FileKind.CONFIG, source="conf", target="/conf")
 
+    def conf(data):
+        return FileSpec(kind=FileKind.CONFIG, name="conf", data=data)
+
     def apply(data):
-        file = FileSpec(kind=FileKind.CONFIG, name="conf", data=data)
-        return cluster.apply(web(container={"files": (mount,)}), files=(file,))
+        return cluster.apply(web(container={"files": (mount,)}), files=(conf(data),))
 
     apply(b"one")
     first = cluster.tables.spec(cluster.head().id, 1).spec.container.files[0].digest
-    assert first == admission.digest_of(b"one")
+    assert first == admission.digest_of(conf(b"one"))
     outcome = apply(b"two")
     assert actions(outcome) == {"web": Action.CONFIGURED}
     assert cluster.head().template_generation == 2
     assert cluster.tables.file("s", first).spec.data == b"one"
-    assert cluster.tables.file("s", admission.digest_of(b"two")) is not None
+    assert cluster.tables.file("s", admission.digest_of(conf(b"two"))) is not None
     assert [type(change.value) for change in apply(b"two").objects] == []
+
+
+def test_equal_contents_are_one_edition_but_a_secret_never_shares_one_with_a_config():
+    cluster = Cluster()
+    files = tuple(
+        FileSpec(kind=kind, name=name, data=b"same")
+        for kind, name in (
+            (FileKind.CONFIG, "one"),
+            (FileKind.CONFIG, "two"),
+            (FileKind.SECRET, "three"),
+        )
+    )
+    mounts = tuple(
+        FileMount(kind=file.kind, source=file.name, target=f"/{file.name}") for file in files
+    )
+    cluster.apply(web(container={"files": mounts}), files=files)
+    one, two, three = cluster.tables.spec(cluster.head().id, 1).spec.container.files
+    assert one.digest == two.digest != three.digest
+    stored = {file.digest: file.spec.kind for file in cluster.tables.files_of("s")}
+    assert stored == {one.digest: FileKind.CONFIG, three.digest: FileKind.SECRET}
 
 
 def test_the_data_of_a_volume_that_nobody_names_is_kept_and_found_again():
