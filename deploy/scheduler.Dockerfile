@@ -5,19 +5,19 @@
 # for is used.
 FROM python:3.11.14-slim-bookworm AS build
 WORKDIR /src
-RUN python -m venv /opt/homeport
+RUN python -m venv --without-pip /opt/homeport
 COPY requirements.lock ./
-RUN /opt/homeport/bin/python -m pip install --no-cache-dir --disable-pip-version-check \
+RUN pip --python /opt/homeport/bin/python install --no-cache-dir --disable-pip-version-check \
       --require-hashes --requirement requirements.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY homeport homeport
 COPY scheduler scheduler
 COPY agent agent
 COPY deploy/examples deploy/examples
-RUN /opt/homeport/bin/python -m pip install --no-cache-dir --disable-pip-version-check \
+RUN pip --python /opt/homeport/bin/python install --no-cache-dir --disable-pip-version-check \
       --no-deps --no-build-isolation . \
- && /opt/homeport/bin/python -m pip uninstall --quiet --yes \
-      hatchling pathspec pluggy trove-classifiers setuptools pip
+ && pip --python /opt/homeport/bin/python uninstall --quiet --yes \
+      hatchling pathspec pluggy trove-classifiers
 # The state's owner travels with the directory: a fresh named volume takes it over.
 RUN mkdir -p /state/scheduler && chmod 700 /state/scheduler && chown -R 65532:65532 /state
 

@@ -147,7 +147,10 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
         client = engine.client(timeout_seconds=300)
         base_images.python_base(client, _python_base_name(), wheels)
         base_images.prometheus(client, _services()["prometheus"]["image"])
-        Demonstration(engine, tmp_path_factory.mktemp("unused")).compose("build", "--quiet")
+        Demonstration(engine, tmp_path_factory.mktemp("unused")).compose(
+            # The other agent has the same image.
+            "build", "--quiet", "scheduler", "agent-1"
+        )  # fmt: skip
         yield engine
 
 

@@ -23,11 +23,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import docker
+import pip
 
 _BUSYBOX = Path("/bin/busybox")
 _LEFT_OUT = {"test", "tests", "site-packages", "dist-packages", "__pycache__", "idlelib",
              "tkinter", "turtledemo", "lib2to3"}  # fmt: skip
 _WHEELS = "/wheels"
+_PIP = "/usr/local/lib/pip"
 
 
 def python_base(client: docker.APIClient, name: str, wheels: Path) -> None:
@@ -40,9 +42,6 @@ def python_base(client: docker.APIClient, name: str, wheels: Path) -> None:
     python = Path(sys._base_executable).resolve()  # type: ignore[attr-defined]
     library = Path(sysconfig.get_path("stdlib"))
     files = list(_tree(library))
-    bundled = sysconfig.get_config_var("WHEEL_PKG_DIR")  # where Debian keeps ensurepip's wheels
-    if bundled:
-        files += _tree(Path(bundled))
     extensions = [path for path in files if path.suffix == ".so"]
     installed = [
         path for path in Path(sysconfig.get_path("platlib")).rglob("*.so*") if path.is_file()
@@ -55,6 +54,7 @@ def python_base(client: docker.APIClient, name: str, wheels: Path) -> None:
         if python.name != alias:
             root.link(f"{python.parent}/{alias}", python.name)
     root.libraries([python, *extensions, *installed])
+    _add_pip(root, python)
     for wheel in sorted(wheels.iterdir()):
         root.file(wheel, f"{_WHEELS}/{wheel.name}")
     root.busybox()
@@ -90,6 +90,19 @@ def prometheus(client: docker.APIClient, name: str) -> None:
         'CMD ["--config.file=/etc/prometheus/prometheus.yml","--storage.tsdb.path=/prometheus"]',
     ]
     _import(client, name, root, changes)
+
+
+def _add_pip(root: "_Root", python: Path) -> None:
+    """This environment's pip, for whatever Python runs it, as the command `pip`."""
+    packages = Path(pip.__file__).parent.parent
+    for path in _tree(packages / "pip"):
+        root.file(path, f"{_PIP}/{path.relative_to(packages)}")
+    root.text(
+        "/usr/local/bin/pip",
+        f"#!{python}\nimport runpy, sys\n"
+        f"sys.path.insert(0, {_PIP!r})\nrunpy.run_module('pip', run_name='__main__')\n",
+        mode=0o755,
+    )
 
 
 def fetch_wheels(lock: Path, into: Path) -> None:
@@ -131,12 +144,12 @@ class _Root:
             with real.open("rb") as content:
                 self._tar.addfile(info, content)
 
-    def text(self, target: str, text: str) -> None:
+    def text(self, target: str, text: str, *, mode: int = 0o644) -> None:
         """A small file of these words."""
         if self._is_new(target):
             info = tarfile.TarInfo(target.lstrip("/"))
             info.size = len(text.encode())
-            info.mode = 0o644
+            info.mode = mode
             self._tar.addfile(info, io.BytesIO(text.encode()))
 
     def link(self, target: str, leads_to: str) -> None:
