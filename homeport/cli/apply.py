@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from homeport import compose
 
 DIFFERENT = 1
+PLAN_FAILED = 2
 
 _MARKS = {
     control_pb2.ServiceChange.ACTION_CREATED: ("+", "created", "green"),
@@ -68,6 +70,8 @@ def apply(
     Applying the same file again changes nothing; services that the file no longer names are
     removed, their volumes kept.
     """
+    if dry_run:
+        options.invocation(context).failed = PLAN_FAILED
     client = options.connect(context)
     compiled = _load(client, files, project_name, project_directory, profiles, env_files, None)
     _print_notices(compiled.notices, quiet)
@@ -82,10 +86,20 @@ def apply(
         stack = building.build_all(client, stack, compiled.builds, output.note)
     from homeport import codec
 
-    answer = client.apply(
-        control_pb2.ApplyRequest(stack=codec.to_message(stack), validate_only=dry_run),
-        timeout_seconds=60.0,
+    request = control_pb2.ApplyRequest(
+        stack=codec.to_message(stack),
+        validate_only=dry_run,
+        request_id=secrets.token_hex(16),
     )
+    try:
+        answer = client.apply(request, timeout_seconds=60.0)
+    except KeyboardInterrupt:
+        if not dry_run:
+            output.note(
+                f"Interrupted while request {request.request_id} was on its way: it may have been"
+                " applied or not. `homeport plan` shows which."
+            )
+        raise
     if dry_run:
         context.exit(_print_plan(answer))
     for change in answer.changes:
@@ -125,9 +139,11 @@ def plan(
 ) -> None:
     """Show what apply would create, change and remove, and where each task would go.
 
-    Ends with 0 when there is nothing to do, and with 1 when there is. With --offline it checks
-    and translates the file alone, and ends with 0 when the file can be used.
+    Ends with 0 when there is nothing to do, with 1 when there is, and with 2 when it cannot
+    say (69 when no scheduler answers). With --offline it checks and translates the file alone,
+    and ends with 0 when the file can be used, and with 2 when not.
     """
+    options.invocation(context).failed = PLAN_FAILED
     from homeport import codec, compose
 
     if offline:

@@ -8,7 +8,8 @@ from typing import Any
 import click
 
 from homeport.cli import options, output
-from homeport.v1 import control_pb2
+from homeport.client import Client
+from homeport.v1 import control_pb2, types_pb2
 
 
 @click.command()
@@ -31,9 +32,22 @@ def events(
     if object:
         stack, object = options.split_name(object, stack)
     client = options.connect(context)
+    if options.means_stack(client, object, stack):
+        stack, object = object, ""
+    names = _Names(client)
     request = control_pb2.ListEventsRequest(stack=stack, object=object, node=node)
     found = list(client.pages(client.list_events, request, "events"))
-    options.show(form, not no_headers, found, _HEADINGS, _row, lambda event: str(event.sequence))
+    if not found and not follow and form in ("table", "wide"):
+        output.note("No events.")
+        return
+    options.show(
+        form,
+        not no_headers,
+        found,
+        _HEADINGS,
+        lambda event: _row(event, names),
+        lambda event: str(event.sequence),
+    )
     if not follow:
         return
     last = max((event.sequence for event in found), default=0)
@@ -47,17 +61,47 @@ def events(
         if form in ("json", "yaml"):
             click.echo(output.dump(options.as_document(event), form))
         else:
-            click.echo("  ".join(_row(event)))
+            click.echo(output.table(_HEADINGS, [_row(event, names)], headed=False))
 
 
 _HEADINGS = ["TIME", "OBJECT", "REASON", "NODE", "MESSAGE"]
 
 
-def _row(event: Any) -> list[str]:
+class _Names:
+    """What people call the objects of events: those of tasks and services are ids."""
+
+    def __init__(self, client: Client) -> None:
+        """Asks for the services now, and again when one is not known."""
+        self._client = client
+        self._services = {view.service.id: view.service for view in client.services()}
+        self._unknown: set[str] = set()
+
+    def of(self, event: Any) -> str:
+        """`task/hello/web.1`, `service/hello/web`; the id of what is gone."""
+        service_id, _, rest = event.object.partition("/")
+        if event.kind in ("task", "service") and service_id:
+            service = self._service(service_id)
+            if service is not None:
+                slot = rest.partition("/")[0]
+                if service.mode in (types_pb2.MODE_GLOBAL, types_pb2.MODE_GLOBAL_JOB) and rest:
+                    slot = event.node or slot  # one on each node, called by the node's name
+                name = f"{service.stack}/{service.name}"
+                return f"{event.kind}/{name}.{slot}" if slot else f"{event.kind}/{name}"
+        return f"{event.kind}/{event.object}" if event.object else str(event.kind)
+
+    def _service(self, service_id: str) -> Any:
+        if service_id not in self._services and service_id not in self._unknown:
+            self._services = {view.service.id: view.service for view in self._client.services()}
+            if service_id not in self._services:
+                self._unknown.add(service_id)
+        return self._services.get(service_id)
+
+
+def _row(event: Any, names: _Names) -> list[str]:
     at = datetime.datetime.fromtimestamp(event.at_ms / 1000).astimezone()
     return [
         at.strftime("%Y-%m-%d %H:%M:%S"),
-        f"{event.kind}/{event.object}" if event.object else event.kind,
+        names.of(event),
         event.reason,
         event.node or "-",
         event.message,

@@ -6,6 +6,7 @@ import datetime
 import re
 import sys
 import zlib
+from typing import Any
 
 import click
 
@@ -14,6 +15,8 @@ from homeport.v1 import control_pb2, dispatcher_pb2
 
 _AGO = re.compile(r"(\d+)([smhd])")
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_LAST_SECONDS = 253_402_300_800
+"""The end of the year 9999, which is as far as dates go."""
 _PREFIX_COLORS = ("36", "33", "32", "35", "34", "96", "93", "92", "95", "94")
 # What moves a cursor or sets a title in the reader's terminal: everything but colours.
 _CONTROL = re.compile(rb"\x1b(?!\[[0-9;]*m)[@-_]?[0-?]*[ -/]*[@-~]?|[\x00-\x08\x0b-\x1a\x1c-\x1f]")
@@ -61,6 +64,8 @@ def logs(
         stack = here
         names.append(name)
     client = options.connect(context)
+    if len(names) == 1 and options.means_stack(client, names[0], stack):
+        stack, names = names[0], []
     request = control_pb2.LogsRequest(
         stack=stack,
         objects=names,
@@ -73,6 +78,7 @@ def logs(
     if prefix is None:
         shown = client.tasks(stack=stack)
         prefix = len(names) != 1 or sum(_matches(view, names[0]) for view in shown) > 1
+    there = list(client.tasks(stack=stack, all=True)) if names and not follow else []
     printer = Printer(prefix=prefix, timestamps=timestamps, raw=raw)
     failed = False
     for answer in client.logs(request):
@@ -82,11 +88,16 @@ def logs(
         else:
             printer.write(answer.name, answer.output)
     printer.finish()
+    for name in names if not follow else ():
+        if not any(_matches(view, name) for view in there):
+            failed = True
+            output.note(f"{name} has no task: `homeport explain` says why")
     context.exit(1 if failed else 0)
 
 
-def _matches(view: object, name: str) -> bool:
-    return name in (getattr(view, "service_name", ""), getattr(view, "name", ""))
+def _matches(view: Any, name: str) -> bool:
+    task_id = f"{view.task.service}/{view.task.slot}/{view.task.n}"
+    return name in (view.service_name, view.name, task_id)
 
 
 def moment(text: str) -> int:
@@ -98,12 +109,15 @@ def moment(text: str) -> int:
         seconds = sum(int(number) * _UNIT_SECONDS[unit] for number, unit in parts)
         return options.now_ms() - seconds * 1000
     try:
-        return int(float(text) * 1000)
+        seconds_since_epoch = float(text)
     except ValueError:
         pass
+    else:
+        if 0 <= seconds_since_epoch < _LAST_SECONDS:  # which nan is not, either
+            return int(seconds_since_epoch * 1000)
     try:
         return int(datetime.datetime.fromisoformat(text).astimezone().timestamp() * 1000)
-    except ValueError:
+    except (ValueError, OverflowError):
         raise click.UsageError(f"'{text}' is no time: use 10m, 2h30m or 2026-01-31T12:00") from None
 
 

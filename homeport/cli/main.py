@@ -4,7 +4,8 @@ Commands live in modules of their own and are imported when they are called, so 
 `homeport ps` does not pay for what `apply` needs. All failures end here: a sentence on
 stderr and an exit code that scripts can use, never a traceback.
 
-    0 done   1 failed, or `plan` found differences   2 wrong usage, or not placeable
+    0 done   1 failed; of `plan`: there are differences
+    2 wrong usage, or a task that fits nowhere; of `plan`: failed
     69 no scheduler answers   124 `--wait` ran out of time   130 Ctrl-C
 """
 
@@ -17,7 +18,7 @@ from typing import NoReturn
 
 import click
 
-from homeport.client import CallFailed, Unreachable
+from homeport.cli.invocation import USAGE, Invocation
 
 UNREACHABLE = 69
 INTERRUPTED = 130
@@ -101,27 +102,34 @@ def cli(context: click.Context, scheduler: str | None) -> None:
 
     Start with `homeport up` on one machine, then `homeport apply -f compose.yaml`.
     """
-    context.obj = scheduler
+    if scheduler is not None and not scheduler.strip(" ,"):
+        raise click.UsageError("--scheduler names no address, such as 127.0.0.1:7070")
+    context.ensure_object(Invocation).scheduler = scheduler
 
 
 def main() -> NoReturn:
     """The entry point of the command `homeport`."""
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC's C core writes to stderr otherwise
+    _open_missing_streams()
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # read when gRPC is imported
+    from homeport.client import CallFailed, Unreachable
+
+    invocation = Invocation()
     try:
-        code = cli.main(standalone_mode=False)
+        code = cli.main(prog_name="homeport", standalone_mode=False, obj=invocation)
     except click.exceptions.Abort:
         _end(INTERRUPTED)
     except click.ClickException as error:
         error.show()
-        _end(error.exit_code)
+        _end(invocation.failed if error.exit_code == 1 else error.exit_code)
     except Unreachable as error:
         _complain(f"{error}\nIs it running? `homeport up` starts one on this machine.")
         _end(UNREACHABLE)
     except CallFailed as error:
         _complain(str(error))
         for path, sentence in error.fields:
-            _complain(f"  {path}: {sentence}", prefix="")
-        _end(1)
+            if sentence not in str(error):
+                _complain(f"  {path}: {sentence}", prefix="")
+        _end(invocation.failed)
     except KeyboardInterrupt:
         _end(INTERRUPTED)
     except BrokenPipeError:
@@ -131,7 +139,11 @@ def main() -> NoReturn:
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
         _complain(f"{place}{error.strerror or error}")
-        _end(1)
+        _end(invocation.failed)
+    except UnicodeEncodeError as error:
+        # Python hands bytes that are not UTF-8 on as lone surrogates; no name of ours has any.
+        _complain(f"{str(error.object)!r} is not UTF-8 text")
+        _end(USAGE)
     except Exception as error:
         if os.environ.get("HOMEPORT_DEBUG"):
             raise
@@ -139,8 +151,20 @@ def main() -> NoReturn:
             f"{type(error).__name__}: {error}\nThis is a mistake in Homeport;"
             " HOMEPORT_DEBUG=1 shows where it happened."
         )
-        _end(1)
+        _end(invocation.failed)
     _end(code if isinstance(code, int) else 0)
+
+
+def _open_missing_streams() -> None:
+    """Open /dev/null in place of what the caller has closed (`>&-`).
+
+    Otherwise Python has None there, and the next file that is opened, such as a connection to
+    the scheduler, takes the number: what is printed would go into it.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            descriptor = os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+            setattr(sys, name, os.fdopen(descriptor, mode))
 
 
 def _complain(text: str, prefix: str = "Error: ") -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -11,14 +13,23 @@ from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 
 from homeport.cli import output
-from homeport.client import Client
+from homeport.cli.invocation import Invocation
+from homeport.client import CallFailed, Client
+from homeport.v1 import control_pb2
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+_PAUSE_SECONDS = 0.5
+
+
+def invocation(context: click.Context) -> Invocation:
+    """What the command line as a whole says."""
+    return context.find_root().ensure_object(Invocation)
 
 
 def connect(context: click.Context) -> Client:
     """A client of the schedulers that the command line or environment names; closed at exit."""
-    client = Client(context.find_root().obj)
+    client = Client(invocation(context).scheduler)
     context.call_on_close(client.close)
     return client
 
@@ -59,6 +70,15 @@ def split_name(text: str, stack: str) -> tuple[str, str]:
     return head, tail
 
 
+def means_stack(client: Client, name: str, stack: str) -> bool:
+    """Whether a bare name, given without a stack, is a stack's and no service's."""
+    if not name or stack or "." in name or "/" in name:
+        return False
+    return any(each.name == name for each in client.stacks()) and not any(
+        view.service.name == name for view in client.services()
+    )
+
+
 def now_ms() -> int:
     """Wall clock, to show ages by."""
     return time.time_ns() // 1_000_000
@@ -93,21 +113,40 @@ def show(
 def each_change(
     context: click.Context, follow: bool, kinds: Sequence[str], stack: str, print_all: Any
 ) -> None:
-    """Call `print_all()` now and, when following, again after every change (twice a second)."""
-    print_all()
+    """Call `print_all()` now and, when following, again after every change (twice a second).
+
+    The watch is there before the first print: nothing can change between the two unseen.
+    """
     if not follow:
+        print_all()
         return
-    from homeport.v1 import control_pb2
+    import threading
 
     client = connect(context)
-    synced = False
-    last = time.monotonic()
-    for change in client.watch(control_pb2.WatchRequest(stack=stack, kinds=list(kinds))):
-        synced = synced or change.synced
-        if synced and not change.synced and time.monotonic() - last > 0.5:
-            if output.wants_color():
-                click.clear()
-            else:
-                click.echo()
-            print_all()
-            last = time.monotonic()
+    changed, failures = threading.Event(), list[CallFailed]()
+
+    def listen() -> None:
+        request = control_pb2.WatchRequest(stack=stack, kinds=list(kinds))
+        synced = False
+        try:
+            for change in client.watch(request):
+                synced = synced or change.synced
+                if synced:
+                    changed.set()
+        except CallFailed as error:
+            failures.append(error)
+            changed.set()
+
+    threading.Thread(target=listen, name="watch", daemon=True).start()
+    for number in itertools.count():
+        changed.wait()
+        changed.clear()
+        if failures:
+            raise failures[0]
+        if number and sys.stdout.isatty():
+            click.clear()
+        elif number:
+            click.echo()
+        print_all()
+        sys.stdout.flush()
+        time.sleep(_PAUSE_SECONDS)

@@ -37,12 +37,18 @@ def reason_of(view: Any) -> str:
 
 
 def ports_of(status: Any) -> str:
-    """Published ports as `docker ps` shows them: 8080->80/tcp."""
-    return ", ".join(
-        f"{(port.host_ip + ':') if port.host_ip else ''}{port.published}->{port.target}"
-        f"/{port.protocol or 'tcp'}"
-        for port in status.ports
-    )
+    """Published ports as `docker ps` shows them: 8080->80/tcp, 127.0.0.1:53->53/udp.
+
+    One that is published on all addresses is said once, not for IPv4 and IPv6 apart.
+    """
+    shown: dict[str, None] = {}
+    for port in status.ports:
+        address = "" if port.host_ip in ("", "0.0.0.0", "::") else port.host_ip  # noqa: S104
+        if ":" in address:
+            address = f"[{address}]"
+        ends = f"{port.published}->{port.target}/{port.protocol or 'tcp'}"
+        shown[f"{address}:{ends}" if address else ends] = None
+    return ", ".join(shown)
 
 
 @click.command()
@@ -65,10 +71,12 @@ def ps(
 ) -> None:
     """List the tasks: where each runs, and how it is.
 
-    SERVICE is a service's name, or STACK/SERVICE.
+    SERVICE is a service's name, STACK/SERVICE, or a stack's name.
     """
     stack, service = options.split_name(service, stack) if service else (stack, "")
     client = options.connect(context)
+    if options.means_stack(client, service, stack):
+        stack, service = service, ""
     headings = ["NAME", "STACK", "NODE", "STATE", "AGE", "RESTARTS", "PORTS", "REASON"]
     if form == "wide":
         headings += ["CPU", "MEMORY", "IMAGE", "CONTAINER", "ID"]

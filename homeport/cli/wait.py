@@ -63,7 +63,7 @@ def until_ready(
             progress(f"{stack}/{view.service.name}: rollout paused: {view.rollout.message}")
             return 1
         if time.monotonic() >= deadline:
-            return _give_up(stack, services, missing, tasks, progress)
+            return _give_up(stack, names, services, missing, tasks, progress)
         line = ", ".join(f"{view.service.name} {view.running}/{view.desired}" for view in missing)
         if line != said and line:
             said = line
@@ -72,10 +72,16 @@ def until_ready(
 
 
 def _give_up(
-    stack: str, services: list[Any], missing: list[Any], tasks: list[Any], progress: Any
+    stack: str,
+    names: Collection[str],
+    services: list[Any],
+    missing: list[Any],
+    tasks: list[Any],
+    progress: Callable[[str], None],
 ) -> int:
     if not services:
-        progress(f"there is no service in stack '{stack}'")
+        named = f" called {', '.join(names)}" if names else ""
+        progress(f"there is no service{named} in stack {stack}")
         return 1
     code = TIMED_OUT
     for view in missing:
