@@ -216,3 +216,22 @@ def test_the_same_task_taken_in_again_changes_nothing():
     world.put(Task(service=service, slot=1, n=1, node=placed.node, generation=1))
     assert world.fleet.candidates["node-a"].cpu_reserved == 100
     assert TaskId(f"{service}/1/1") in world.fleet.held
+
+
+def test_a_volume_that_becomes_shared_pins_no_more():
+    world = world_of("a", "b")
+    service = world.apply(spec("db", mounts=(volume_mount("data"),)))
+    world.put(Task(service=service, slot=1, n=1, node="node-a", generation=1))
+    assert world.fleet.homes == {("shop", "data"): {"node-a": 1}}
+    shared = VolumeSpec(name="data", driver_opts=pairs({"type": "nfs"}))
+    world.put(replace(world.tables.stack("shop"), volumes=(shared,)))
+    assert world.fleet.homes == {}
+    assert world.fleet == Fleet.from_snapshot(world.snapshot())
+
+
+def test_the_volumes_of_a_service_that_becomes_global_pin_nothing():
+    world = world_of("a", "b")
+    service = world.apply(spec("db", mounts=(volume_mount("data"),)))
+    world.put(Task(service=service, slot=1, n=1, node="node-a", generation=1))
+    world.put(replace(world.tables.service(service), mode=Mode.GLOBAL))
+    assert world.fleet.homes == {}

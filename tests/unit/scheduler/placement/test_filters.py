@@ -277,6 +277,16 @@ def test_a_volume_that_every_node_can_reach_pins_nothing_and_makes_one_replica_e
     assert list(world.tables.volumes()) == []
 
 
+def test_who_only_reads_a_shared_volume_is_not_exclusive():
+    world = World()
+    world.add_node("a", 1)
+    shared = VolumeSpec(name="data", driver="rclone")
+    reader = replace(volume_mount("data"), read_only=True)
+    service = world.apply(spec("web", mounts=(reader,)), volumes=(shared,))
+    world.rest()
+    assert not world.live(service)[0].exclusive
+
+
 def test_a_port_makes_nothing_exclusive():
     world = World()
     world.add_node("a", 1)

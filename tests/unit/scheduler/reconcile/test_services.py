@@ -241,10 +241,10 @@ def test_no_outcome_is_written_of_a_task_that_is_being_removed():
     service = running(world, spec("web", replicas=2))
     world.scale(service, 1)
     world.rest()
+    world.log.clear()
     world.report(newest(world, service, 2).id, S.SHUTDOWN)
     world.rest()
     world.report(newest(world, service, 2).id, S.REMOVED)
-    world.log.clear()
     world.rest()
     # One more, once: the slot's count is kept when its last task is forgotten.
     assert [type(change).__name__ for change in world.log] == ["Put", "Delete"]
@@ -307,6 +307,45 @@ def test_a_volume_whose_first_task_was_rejected_finds_another_home():
     world.settle(20, 1)
     assert newest(world, service).node == "node-b"
     assert [volume.node for volume in world.tables.volumes()] == ["node-b"]
+
+
+def test_a_volume_of_a_task_that_was_rejected_on_a_later_attempt_stays():
+    world = world_of("a", "b")
+    service = running(world, spec("db", mounts=(volume_mount("data"),)))
+    first = newest(world, service)
+    world.report(first.id, S.BACKOFF)
+    world.report(first.id, S.REJECTED, attempt=2)
+    world.settle(40)
+    assert newest(world, service).n > 1
+    assert {task.node for task in world.tables.tasks_of_service(service)} == {"node-a"}
+    assert [volume.node for volume in world.tables.volumes()] == ["node-a"]
+
+
+def test_a_volume_that_another_service_uses_stays_when_the_first_was_rejected():
+    world = world_of("a", "b")
+    first = world.apply(spec("db", mounts=(volume_mount("data"),)))
+    world.rest()
+    other = running(world, spec("backup", mounts=(volume_mount("data"),)))
+    world.observed.forget(newest(world, first).id)
+    world.report(newest(world, first).id, S.REJECTED)
+    world.rest()
+    assert [volume.node for volume in world.tables.volumes()] == ["node-a"]
+    assert newest(world, other).node == "node-a"
+
+
+def test_a_task_that_can_only_run_where_its_data_is_tries_there_again_soon():
+    world = world_of("a", "b")
+    service = running(world, spec("db", mounts=(volume_mount("data"),)))
+    world.report(newest(world, service).id, S.FAILED, node_is_cause=True)
+    world.settle(10, 1)
+    assert newest(world, service).n == 2
+
+
+def test_a_global_service_has_its_own_volume_on_each_node():
+    world = world_of("a", "b")
+    service = running(world, spec("mon", mode=Mode.GLOBAL, mounts=(volume_mount("data"),)))
+    assert world.nodes_of(service) == ["a", "b"]
+    assert [volume.node for volume in world.tables.volumes()] == ["node-a", "node-b"]
 
 
 def test_a_volume_that_was_used_stays_whatever_happens_to_its_tasks():
@@ -406,6 +445,17 @@ def test_which_of_two_stays_when_the_node_comes_back(old, stays):
     assert [task.n for task in world.live(service)] == [stays]
     gone = world.tables.task(f"{service}/1/{3 - stays}")
     assert (gone.desired, gone.cause) == (Desired.REMOVED, Cause.RECONCILER)
+
+
+def test_no_third_task_is_made_before_the_first_is_given_up():
+    world = world_of("a", "b", "c")
+    service = running(world, spec("web"))
+    world.set_state("node-a", NodeState.DOWN)
+    world.rest()
+    world.set_state("node-b", NodeState.DOWN)
+    (change,) = world.decide()[0]
+    assert (change.value.n, change.value.desired) == (1, Desired.REMOVED)
+    assert len(world.live(service)) == 2
 
 
 def test_when_both_nodes_are_down_the_slot_gets_a_third_and_gives_up_the_first():
@@ -595,6 +645,24 @@ def test_a_new_task_that_fails_stops_the_rollout_and_spares_the_other_slots(stat
     assert sum(task.generation == 1 for task in world.live(service)) == 3
 
 
+def test_a_new_task_that_one_node_rejects_goes_elsewhere_and_a_second_rejection_stops():
+    world = world_of("a", "b")
+    service = running(world, generation(1))
+    world.apply(generation(2))
+    world.rest()
+    world.run_all()
+    world.rest()
+    for state in (RolloutState.UPDATING, RolloutState.PAUSED):
+        new = next(task for task in world.live(service) if task.generation == 2)
+        world.report(new.id, S.REJECTED, message="no such image")
+        world.rest()
+        assert world.tables.rollout(service).state is state
+        assert sum(task.generation == 1 for task in world.live(service)) == 3
+        world.pass_time(5)
+        world.rest()
+    assert "no such image" in world.tables.rollout(service).message
+
+
 def test_a_slot_that_a_stopped_rollout_did_not_reach_is_refilled_as_it_was():
     world = world_of("a", "b")
     service = running(world, generation(1))
@@ -674,6 +742,29 @@ def test_the_first_start_waits_for_what_the_service_depends_on(condition, state,
     world.report(newest(world, db).id, state, health=health)
     world.rest()
     assert bool(world.live(web)) is met
+
+
+def test_a_service_that_has_run_before_waits_for_nobody_when_it_is_scaled_up_again():
+    world = world_of("a")
+    db = world.apply(spec("db"))
+    web = world.apply(spec("web", depends_on=(Dependency(service="db"),)))
+    world.settle(20, 5)
+    world.scale(web, 0)
+    world.settle(20, 5)
+    world.scale(db, 0)
+    world.settle(20, 5)
+    world.scale(web, 1)
+    world.rest()
+    assert len(world.live(web)) == 1
+
+
+def test_a_dependency_that_is_not_required_holds_nothing_back():
+    world = world_of("a")
+    world.apply(spec("db"))
+    optional = (Dependency(service="db", required=False), Dependency(service="x", required=False))
+    web = world.apply(spec("web", depends_on=optional))
+    world.rest()
+    assert len(world.live(web)) == 1
 
 
 def test_a_dependency_that_fails_later_holds_nothing_back():
