@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -21,8 +22,11 @@ from homeport.seams import LinkLost, SchedulerLink, Stream
 from homeport.spec import pairs
 from homeport.v1 import dispatcher_pb2
 
-AT_ONCE_MAX = 16
-"""Pieces of bulk work at the same time; more are refused with a sentence."""
+LOGS_MAX = 64
+"""Logs read at the same time; more are refused with a sentence. Each holds a thread of the
+runtime and at most a few chunks, whatever the container writes."""
+COMMANDS_MAX = 32
+"""Commands at the same time: places of their own, so that no followers shut an operator out."""
 CHUNK_BYTES = 256 * 1024
 FINISH_SECONDS = 10.0
 """How long the scheduler may take to hang up after the last word."""
@@ -41,25 +45,26 @@ class BulkDesk:
         """`last_lines`: what is remembered of the output of a task whose container is gone."""
         self._runtime = runtime
         self._last_lines = last_lines
-        self._at_once = 0
+        self._open = Counter[str]()
 
     async def work(self, link: SchedulerLink, order: Any, identity: Identity) -> None:
         """Do the work of one OpenBulk on a call of its own. Never raises for its failure."""
+        kind = order.WhichOneof("work") or ""
         stream = link.bulk()
-        self._at_once += 1
+        refusal = self._refusal(kind)
+        # Who is refused takes no place while the sentence is on its way.
+        self._open[kind] += not refusal
         try:
             hello = dispatcher_pb2.BulkHello(
                 cluster_id=identity.cluster_id, node_id=identity.node_id, bulk_id=order.bulk_id
             )
             await stream.send(dispatcher_pb2.BulkRequest(hello=hello))
-            if self._at_once > AT_ONCE_MAX:
-                await _end(stream, error=f"this agent does {AT_ONCE_MAX} such things already")
-            elif order.HasField("logs"):
+            if refusal:
+                await _refuse(stream, refusal)
+            elif kind == "logs":
                 await self._logs(stream, order.logs)
-            elif order.HasField("exec"):
-                await self._exec(stream, order.exec)
             else:
-                await _end(stream, error="this agent does not know that kind of work")
+                await self._exec(stream, order.exec)
         except* (LinkLost, _HungUp):
             pass
         except* RuntimeFailure as group:
@@ -69,8 +74,18 @@ class BulkDesk:
             log.exception("bulk work failed")
             await _try_to_end(stream, "this agent met an error of its own; its log has it")
         finally:
-            self._at_once -= 1
+            self._open[kind] -= not refusal
             await stream.close()
+
+    def _refusal(self, kind: str) -> str:
+        if kind == "logs" and self._open[kind] >= LOGS_MAX:
+            return (
+                f"this node's agent reads {LOGS_MAX} logs at once and no more: name fewer"
+                " services, or end another `homeport logs -f`"
+            )
+        if kind == "exec" and self._open[kind] >= COMMANDS_MAX:
+            return f"this node's agent runs {COMMANDS_MAX} commands at once: end another one first"
+        return "" if kind in ("logs", "exec") else "this agent does not know that kind of work"
 
     async def _logs(self, stream: Stream, work: Any) -> None:
         task = TaskId(work.task)
@@ -164,6 +179,12 @@ async def _finish(stream: Stream, *, error: str = "", exit_code: int | None = No
     await stream.close()
     await asyncio.sleep(FINISH_SECONDS)
     raise _HungUp
+
+
+async def _refuse(stream: Stream, why: str) -> None:
+    async with asyncio.TaskGroup() as background:
+        background.create_task(_listen(stream), name="end of a refused call")
+        await _finish(stream, error=why)
 
 
 async def _try_to_end(stream: Stream, error: str) -> None:

@@ -17,7 +17,8 @@ from agent.runtime.base import Unavailable
 
 Item = TypeVar("Item")
 
-CAPACITY = 64
+CAPACITY = 16
+"""Items: an engine's are of 16 KiB at most, so that 64 slow readers cost 16 MiB and no more."""
 
 
 class Closed(Exception):

@@ -28,8 +28,10 @@ from agent.runtime.docker_options import environment
 from agent.runtime.proc import cgroup_names
 from homeport.spec import Pairs
 
-FOLLOWERS = 64
-COMMANDS = 32
+FOLLOWERS = 80
+COMMANDS = 40
+"""A few more than an agent opens at once (`agent.bulk`): one that was cut ends a moment later,
+and health checks and the last lines of what ended are read in the same way."""
 QUIET_SECONDS = 3600.0
 """A follower of a silent container connects anew after this long."""
 RECONNECT_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)

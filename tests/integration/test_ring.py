@@ -346,6 +346,19 @@ def test_logs_that_follow_take_up_tasks_that_appear_later(client):
     following.close()
 
 
+def test_the_logs_of_a_hundred_tasks_are_followed_at_once(client):
+    apply(client, stack("hello", scripted("web", 100, log="hi")))
+    running(client, "hello", 100)
+    following = client.logs(control_pb2.LogsRequest(stack="hello", follow=True, tail=-1))
+    lines = [next(following) for _ in range(100)]
+    assert not [line.error for line in lines if line.error]
+    assert sorted(line.name for line in lines) == sorted(f"web.{slot}" for slot in range(1, 101))
+    # They are still followed: a hundred and first line comes from a task that starts now.
+    client.scale(control_pb2.ScaleRequest(stack="hello", replicas={"web": 101}))
+    assert next(following).name == "web.101"
+    following.close()
+
+
 def test_a_container_that_ends_is_restarted_in_place_and_counted(client):
     apply(client, stack("hello", scripted(run_for_ms=200, exit_code=3)))
 

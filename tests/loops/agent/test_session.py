@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from agent import joining
-from agent.bulk import BulkDesk
+from agent.bulk import LOGS_MAX, BulkDesk
 from agent.identity import Identity
 from agent.inventory import Load
 from agent.observer import Observer, Tasks
@@ -299,6 +299,43 @@ async def test_logs_and_commands_are_bulk_work_of_their_own() -> None:
         assert ran[-1].end.exit_code == 7
         assert "there is no container" in failed[-1].end.error
         assert len(scheduler.sessions) == 1, "the session went on"
+
+
+async def test_a_node_follows_as_many_logs_as_it_says_and_refuses_the_next_in_words() -> None:
+    works = [work(slot) for slot in range(1, LOGS_MAX + 3)]
+    scheduler = FakeScheduler(greeting=[assignments(*works)])
+    async with connected(a=scheduler) as (agent, _):
+        await asyncio.sleep(30)
+        tasks = [each[0].task for each in works]
+
+        def follow(task: TaskId) -> None:
+            logs = pb.LogsWork(task=task, tail=-1, follow=True)
+            opened = pb.OpenBulk(bulk_id=task, logs=logs)
+            scheduler.sessions[0].give(pb.SessionResponse(open_bulk=opened))
+
+        for task in tasks[: LOGS_MAX + 1]:
+            follow(task)
+        await settle()
+        for task in tasks[:LOGS_MAX]:
+            agent.engine.write(task, f"hello from {task}")
+        await settle()
+        *following, refused = (lane.requests for lane in scheduler.bulk)
+        said = [b"".join(each.output.data for each in requests) for requests in following]
+        assert said == [f"hello from {task}\n".encode() for task in tasks[:LOGS_MAX]]
+        assert refused[-1].end.error.startswith("this node's agent reads 64 logs at once")
+        # A command has a place of its own, and so has a log once another one has ended.
+        command = pb.ExecWork(task=tasks[0], command=["sh", "-c", "exit 7"])
+        scheduler.sessions[0].give(
+            pb.SessionResponse(open_bulk=pb.OpenBulk(bulk_id="x", exec=command))
+        )
+        scheduler.bulk[0].break_off()
+        await settle()
+        assert scheduler.bulk[-1].requests[-1].end.exit_code == 7
+        follow(tasks[-1])
+        await settle()
+        agent.engine.write(tasks[-1], "late")
+        await settle()
+        assert scheduler.bulk[-1].requests[-1].output.data == b"late\n"
 
 
 async def test_a_broken_bulk_call_ends_only_itself() -> None:
