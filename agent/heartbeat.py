@@ -8,6 +8,7 @@ heartbeat that is answered, whose boot time the scheduler echoes.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -76,7 +77,7 @@ class HeartbeatLane:
             self._unanswered += 1
             if self._unanswered == 1:
                 patience = max(ANSWER_SECONDS, 2 * self._period_seconds)
-                self._limit.reschedule(asyncio.get_running_loop().time() + patience)
+                self._expect_by(asyncio.get_running_loop().time() + patience)
             await self._stream.send(self._beat())
             await asyncio.sleep(jittered(self._period_seconds, self._randomness, part=JITTER))
 
@@ -94,6 +95,12 @@ class HeartbeatLane:
         codec.fill(beat.seen, belief.seen)
         return beat
 
+    def _expect_by(self, when: float | None) -> None:
+        # After a pause the limit may be over before its word has got around: the lane is then
+        # about to end, and why is told by whoever ends it.
+        with contextlib.suppress(RuntimeError):
+            self._limit.reschedule(when)
+
     async def _receive(self) -> None:
         try:
             async with self._limit:
@@ -106,7 +113,7 @@ class HeartbeatLane:
 
     def _take(self, answer: Any) -> None:
         self._unanswered = 0
-        self._limit.reschedule(None)
+        self._expect_by(None)
         self._lease.renew(
             sent_seconds=answer.echoed_boottime_ns / 1e9, lease_seconds=answer.node_lease_ms / 1000
         )

@@ -47,9 +47,9 @@ def decide(
     progress = Progress()
     if is_current and record is not None and record.state is RolloutState.PAUSED:
         return progress
-    if not old and not (
-        is_current and record is not None and record.state is RolloutState.UPDATING
-    ):
+    # Also the rollout of an earlier generation comes to an end, when the last slot that it had
+    # to replace was given the newest generation.
+    if not old and (record is None or record.state is RolloutState.COMPLETED):
         return progress
     look = _Look(snapshot, service, spec.update, progress)
     failed = look.failed(slots)

@@ -70,8 +70,12 @@ def of_service(snapshot: Snapshot, service: ServiceId) -> dict[int, Slot]:
 
 
 def next_n(service: Service, slot: Slot) -> int:
-    """The number of the slot's next task: never one that it has had."""
-    return max((task.n for task in slot.tasks), default=service.last_n) + 1
+    """The number of the slot's next task: never one that it has had.
+
+    Also the record of its newest task may be gone while that of an older one, on a node that is
+    down, is still there.
+    """
+    return max((service.last_n, *(task.n for task in slot.tasks))) + 1
 
 
 def names(snapshot: Snapshot, nodes: Iterable[NodeId]) -> str:

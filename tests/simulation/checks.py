@@ -62,9 +62,10 @@ class Checks:
             kind = keys.kind_of(key)
             if kind is None:
                 continue
-            self.world.trace.count(f"{revision} {key} {record is not None}")
             values[key] = codec.decode_record(kind, record.value) if record else None
         self.last_keys = tuple(key for key, _ in changed)
+        said = " ".join(_said(key, value) for key, value in values.items() if key != LEADER_KEY)
+        self.world.trace.note(f"commit {revision}: {said}")
         if any(key != LEADER_KEY for key in values) and fence is None:
             self.violate("S2: a write without a fence", sorted(values))
         old = {key: self.records.get(key) for key in values}
@@ -265,13 +266,18 @@ class Checks:
             self.violate(f"S4: {machine.name} obeyed a lower order", (highest, orders.order))
         self._obeyed[machine.name] = orders.order
 
-    def told(self, message):
+    def told(self, machine, message):
         """S20: what leaders are told of a task never goes backwards, over all leaders."""
-        if message.WhichOneof("body") != "report":
+        # A leader that was stopped reads what is old, and is none any more.
+        if message.WhichOneof("body") != "report" or machine not in self.world.proven():
             return
         for each in message.report.statuses:
             status = codec.from_message(TaskStatus, each)
             before = self._told.get(status.task)
+            # A removal is told again, by who has forgotten how often it had started.
+            was_removed = before is not None and before.state is TaskState.REMOVED
+            if was_removed and status.state is TaskState.REMOVED:
+                continue
             if before is not None and not is_legal(
                 Writer.AGENT,
                 before.state,
@@ -379,6 +385,19 @@ class Checks:
         if status.health not in (Health.NONE, Health.HEALTHY):
             found.append(f"{task.id} is not healthy")
         return found
+
+
+def _said(key, value):
+    match value:
+        case None:
+            return f"-{key}"
+        case Task():
+            end = f" {value.outcome.state.name}" if value.outcome else ""
+            return f"{key}({value.node[:2]} @{value.generation} {value.desired.name}{end})"
+        case Service():
+            return f"{key}(@{value.generation} x{value.replicas} last {value.last_n})"
+        case _:
+            return key
 
 
 def _is_wanted(task):

@@ -1,9 +1,9 @@
 """An event loop on which a whole cluster runs in virtual time, in an order drawn from a seed.
 
 Time jumps to the next timer when nothing is ready; processes that are ready at one instant
-run interleaved in a seeded order. A context variable says which simulated process a callback belongs to, so a
-process can be killed or paused at *any* await without the product's code knowing. Design:
-`reliability.md` §5.2.
+run interleaved in a seeded order. A context variable says which simulated process a callback
+belongs to, so a process can be killed or paused at *any* await without the product's code
+knowing.
 
 Three things would make a seed run differently the next time, and are kept out: sets of tasks
 ordered by address (tasks have numbers as hashes), garbage collection (it runs when a run is

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import contextvars
 import random
+from functools import partial
 from pathlib import Path
 
 from agent import joining
@@ -250,7 +251,7 @@ class SchedulerMachine(Machine):
             match method:
                 case "heartbeat" | "session" | "bulk":
                     if method == "session":
-                        end.on_receive = self.world.checks.told
+                        end.on_receive = partial(self.world.checks.told, self)
                     await getattr(core.lanes, method)(end)
                 case "join":
                     await end.send(await core.lanes.join(await anext(end)))
