@@ -346,6 +346,9 @@ def test_a_global_service_has_its_own_volume_on_each_node():
     service = running(world, spec("mon", mode=Mode.GLOBAL, mounts=(volume_mount("data"),)))
     assert world.nodes_of(service) == ["a", "b"]
     assert [volume.node for volume in world.tables.volumes()] == ["node-a", "node-b"]
+    world.add_node("c", 3)
+    world.rest()
+    assert world.nodes_of(service) == ["a", "b", "c"]
 
 
 def test_a_volume_that_was_used_stays_whatever_happens_to_its_tasks():
