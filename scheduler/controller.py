@@ -338,7 +338,7 @@ class Controller:
         for change in look.changes:
             if change.key in failed:
                 continue
-            event = telling.event_of(change, look.before[change.key], now_ms)
+            event = telling.event_of(change, look.before[change.key], self._mirror.tables, now_ms)
             if event is not None:
                 self._observed.add_event(event)
                 log.info("decided", what=event.reason, object=event.object, why=event.message)

@@ -203,7 +203,11 @@ class Dispatcher:
                 except Conflict:
                     continue  # another machine joined at the same moment
                 authority.tell(
-                    "node", verdict.node.name, "NodeJoined", f"node {verdict.node.name} joined"
+                    "node",
+                    verdict.node.name,
+                    "NodeJoined",
+                    f"node {verdict.node.name} joined",
+                    node=verdict.node.name,
                 )
             return dispatcher_pb2.JoinResponse(
                 cluster_id=cluster.id,
@@ -264,7 +268,8 @@ class Dispatcher:
                 f"this is cluster {order.cluster}, and the agent belongs to {hello.cluster_id}:"
                 " give it this cluster's schedulers, or empty its state directory to join here"
             )
-        if self._authority.mirror.tables.node(node) is None:
+        known = self._authority.mirror.tables.node(node)
+        if known is None:
             return f"node {node} was removed; empty the agent's state directory to join anew"
         if codec.from_message(OrderId, hello.seen).order[:2] > order.order[:2]:
             return "this scheduler is behind what the agent has seen; it tries the next one"
@@ -276,7 +281,7 @@ class Dispatcher:
                 " stop one of them and empty its state directory"
             )
             log.error("duplicate identity", node=node, boot=hello.boot_id)
-            self._authority.tell("node", node, "DuplicateIdentity", reason, node=node)
+            self._authority.tell("node", known.name, "DuplicateIdentity", reason, node=known.name)
             return reason
         liveness.booted(boots, hello.boot_id, now)
         return None

@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 from homeport.lifecycle import Desired
-from homeport.model import Event, Node, Rollout, RolloutState, Service, Stack, Task, Volume
+from homeport.model import (
+    Event,
+    Node,
+    NodeId,
+    Rollout,
+    RolloutState,
+    Service,
+    Stack,
+    Task,
+    Volume,
+)
 from scheduler.cluster import keys
 from scheduler.cluster.changes import Change, Delete, Put
 from scheduler.cluster.observed import Waiting
+from scheduler.cluster.tables import View
 
 _ROLLOUT = {
     RolloutState.UPDATING: "RolloutStarted",
@@ -15,11 +26,14 @@ _ROLLOUT = {
 }
 
 
-def event_of(change: Change, old: keys.Stored | None, now_ms: int) -> Event | None:
-    """The event of a committed change; None for housekeeping. `old`: what was there before."""
+def event_of(change: Change, old: keys.Stored | None, view: View, now_ms: int) -> Event | None:
+    """The event of a committed change; None for housekeeping. `old`: what was there before.
+
+    `view` knows the nodes' names: an event names its node as people do.
+    """
     match change:
         case Put(value=Task() as task):
-            return _of_task(task, old, change.reason, now_ms)
+            return _of_task(task, old, change.reason, view, now_ms)
         case Put(value=Rollout() as rollout):
             return Event(
                 at_ms=now_ms,
@@ -35,7 +49,7 @@ def event_of(change: Change, old: keys.Stored | None, now_ms: int) -> Event | No
                 object=f"{volume.stack}/{volume.name}",
                 reason="VolumePlaced",
                 message=change.reason,
-                node=volume.node,
+                node=_name(view, volume.node),
             )
         case Delete():
             match old:
@@ -59,10 +73,10 @@ def event_of(change: Change, old: keys.Stored | None, now_ms: int) -> Event | No
                     return Event(
                         at_ms=now_ms,
                         kind="node",
-                        object=old.id,
+                        object=old.name,
                         reason="Removed",
                         message=change.reason,
-                        node=old.id,
+                        node=old.name,
                     )
                 case _:
                     return None
@@ -81,7 +95,9 @@ def waits(waiting: Waiting, now_ms: int) -> Event:
     )
 
 
-def _of_task(task: Task, old: keys.Stored | None, message: str, now_ms: int) -> Event | None:
+def _of_task(
+    task: Task, old: keys.Stored | None, message: str, view: View, now_ms: int
+) -> Event | None:
     if not isinstance(old, Task):
         reason = "Placed"
     elif task.outcome is not None and old.outcome is None:
@@ -96,5 +112,10 @@ def _of_task(task: Task, old: keys.Stored | None, message: str, now_ms: int) -> 
         object=task.id,
         reason=reason,
         message=message,
-        node=task.node,
+        node=_name(view, task.node),
     )
+
+
+def _name(view: View, node: NodeId) -> str:
+    known = view.node(node)
+    return known.name if known is not None else node
