@@ -43,6 +43,7 @@ _CHANNEL_OPTIONS = (
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.http2.ping_timeout_ms", 5_000),  # without it a frozen peer is noticed after 65 s
+    ("grpc.http2.max_pings_without_data", 0),  # no limit: a quiet stream is watched all the time
     ("grpc.enable_http_proxy", 0),
     ("grpc.max_receive_message_length", 16 * 1024 * 1024),
 )

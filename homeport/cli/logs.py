@@ -19,7 +19,12 @@ _LAST_SECONDS = 253_402_300_800
 """The end of the year 9999, which is as far as dates go."""
 _PREFIX_COLORS = ("36", "33", "32", "35", "34", "96", "93", "92", "95", "94")
 # What moves a cursor or sets a title in the reader's terminal: everything but colours.
-_CONTROL = re.compile(rb"\x1b(?!\[[0-9;]*m)[@-_]?[0-?]*[ -/]*[@-~]?|[\x00-\x08\x0b-\x1a\x1c-\x1f]")
+_CONTROL = re.compile(
+    r"\x1b[\]PX^_].*?(?:\x07|\x1b\\|\x9c|$)"  # strings: a title, the clipboard
+    r"|\x1b\[(?![0-9;]*m)[0-?]*[ -/]*[@-~]?"
+    r"|\x1b(?!\[)[ -/]*[0-~]?"
+    r"|[\x00-\x08\x0b-\x1a\x1c-\x1f\x7f-\x9f]"
+)
 
 
 @click.command()
@@ -149,7 +154,9 @@ class Printer:
         sys.stdout.flush()
 
     def _print(self, name: str, piece: dispatcher_pb2.Output, line: bytes) -> None:
-        text = (line if self._raw else _CONTROL.sub(b"", line)).decode(errors="replace")
+        text = line.decode(errors="replace")
+        if not self._raw:
+            text = _CONTROL.sub("", text)
         if self._timestamps and piece.at_ms:
             at = datetime.datetime.fromtimestamp(piece.at_ms / 1000, datetime.UTC)
             text = f"{at.isoformat(timespec='milliseconds').replace('+00:00', 'Z')} {text}"
