@@ -35,9 +35,8 @@ _PASSING = (
 
 _MISSING = re.compile(r"no such container|container \S+ not found|no such exec", re.IGNORECASE)
 _TAKEN = re.compile(
-    r"(?:Bind for|listen (?:tcp|udp|sctp)[46]?|exposing port (?:TCP|UDP|SCTP)) "
-    r"(?P<address>\S*?):(?P<port>\d+)(?:->\S+)?:? ",
-    re.IGNORECASE,
+    r"(?:Bind for|listen (?P<listened>tcp|udp|sctp)[46]?|bind host port for) "
+    r"(?:\[[^\]]*\]|[\d.]+|[:a-f\d]*?):(?P<port>\d+)\b(?:\S*/(?P<named>tcp|udp|sctp))?"
 )
 _TAKEN_WORDS = ("port is already allocated", "address already in use")
 _WRAPPING = (
@@ -70,8 +69,7 @@ def taken_port(words: str) -> tuple[int, str] | None:
     match = _TAKEN.search(words)
     if match is None:
         return None
-    protocol = next((each for each in ("udp", "sctp") if each in match[0].lower()), "")
-    return int(match["port"]), protocol
+    return int(match["port"]), match["listened"] or match["named"] or ""
 
 
 def plain(words: str) -> str:

@@ -35,6 +35,16 @@ def make(name: str, limits: dict[str, Any], proc: Path = PROC) -> list[str]:
     return []
 
 
+def all_folders(proc: Path = PROC) -> list[str]:
+    """The directories of all cgroups that were made here and still are."""
+    return sorted(
+        str(folder)
+        for root in set(mounted(proc).values())
+        for folder in (root / "homeport").glob("*")
+        if folder.is_dir()
+    )
+
+
 def remove(folders: list[str]) -> None:
     """Delete the directories of a cgroup in which nothing runs any more."""
     for folder in folders:

@@ -27,6 +27,7 @@ import select
 import signal
 import sys
 import time
+import warnings  # noqa: F401 - os.execvpe wants it, when another user may not read our library
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -341,6 +342,10 @@ class Log:
             if line:
                 self.write(stream, b"P", line)
                 self.pending[stream] = b""
+
+    def close(self) -> None:
+        """Nothing more will be written."""
+        self.file.close()
 
     def write(self, stream: bytes, kind: bytes, line: bytes) -> None:
         """One entry; the older file goes when both are full."""
