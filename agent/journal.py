@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Protocol
 
 from agent.keylog import JournalDamaged, Key, KeyLog, Medium
+from agent.orders import Leaving, Wanted
 from agent.steps import Record
 from homeport import codec
 from homeport.lifecycle import TaskState
@@ -81,23 +82,6 @@ class MemorySecrets:
     def drop(self, digest: str, /) -> None:
         """Forget it."""
         self.data.pop(digest, None)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
-    """One task that this node was told to have."""
-
-    assignment: Assignment
-    is_listed: bool = True
-    """False: the last complete orders left it out. It goes on running, and is reported."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Leaving:
-    """A task that is to go, and whether the mass-stop brake keeps it for now."""
-
-    tombstone: Tombstone
-    is_held: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,11 +188,12 @@ class Journal:
             changes[Kind.FILE, _file_key(file)] = codec.encode(file)
         for want in wanted:
             task = want.assignment.task
-            changes[Kind.TASK, task] = _flag(want.is_listed) + codec.encode(want.assignment)
+            flags = _flags(want.is_listed, want.is_held)
+            changes[Kind.TASK, task] = flags + codec.encode(want.assignment)
             changes[Kind.TOMBSTONE, task] = None
         for leave in leaving:
             task = leave.tombstone.task
-            changes[Kind.TOMBSTONE, task] = _flag(leave.is_held) + codec.encode(leave.tombstone)
+            changes[Kind.TOMBSTONE, task] = _flags(leave.is_held) + codec.encode(leave.tombstone)
         await self._log.commit(changes)
         self.seen = order
         self.floor = max(self.floor, order.order[:2])
@@ -312,11 +297,14 @@ class Journal:
             case Kind.META:
                 self.boot_id = payload.decode()
             case Kind.TASK:
-                assignment = codec.decode(Assignment, payload[1:])
-                self.wanted[task] = Wanted(assignment=assignment, is_listed=_is_set(payload))
+                self.wanted[task] = Wanted(
+                    assignment=codec.decode(Assignment, payload[1:]),
+                    is_listed=_is_set(payload, 0),
+                    is_held=_is_set(payload, 1),
+                )
             case Kind.TOMBSTONE:
                 tombstone = codec.decode(Tombstone, payload[1:])
-                self.leaving[task] = Leaving(tombstone=tombstone, is_held=_is_set(payload))
+                self.leaving[task] = Leaving(tombstone=tombstone, is_held=_is_set(payload, 0))
             case Kind.SPEC:
                 generation = codec.decode(ServiceGeneration, payload)
                 self._specs[generation.service, generation.generation] = generation
@@ -334,12 +322,12 @@ class Journal:
                 self.stories[task] = Story(events=events, lines=tuple(story["lines"]))
 
 
-def _flag(is_set: bool) -> bytes:
-    return b"\1" if is_set else b"\0"
+def _flags(*flags: bool) -> bytes:
+    return bytes([sum(flag << place for place, flag in enumerate(flags))])
 
 
-def _is_set(payload: bytes) -> bool:
-    return payload[:1] == b"\1"
+def _is_set(payload: bytes, place: int) -> bool:
+    return bool(payload[0] >> place & 1)
 
 
 def _spec_key(generation: ServiceGeneration) -> str:

@@ -2,16 +2,18 @@
 
 Orders are compared by (cluster, incarnation, epoch, revision). What is lower than the
 journal is ignored whoever sends it, what builds on something unknown ends the session, and
-a removal that looks like a mistake is held. A newcomer's mistake: a task that a COMPLETE
-message leaves out is not stopped; absence is no command.
+a stop that looks like a mistake is held, whether the container is to go with it or not. A
+newcomer's mistake: a task that a COMPLETE message leaves out is not stopped; absence is no
+command.
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
+from homeport.lifecycle import Desired
 from homeport.model import (
     Assignment,
     Cause,
@@ -19,6 +21,7 @@ from homeport.model import (
     ServiceGeneration,
     Stack,
     StackFile,
+    TaskId,
     Tombstone,
 )
 
@@ -40,6 +43,41 @@ class Orders:
     specs: tuple[ServiceGeneration, ...] = ()
     stacks: tuple[Stack, ...] = ()  # their networks and volumes
     files: tuple[StackFile, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """One task that this node was told to have."""
+
+    assignment: Assignment
+    is_listed: bool = True
+    """False: the last complete orders left it out. It goes on running, and is reported."""
+    is_held: bool = False
+    """Its stop was told and is held by the mass-stop brake: it goes on running."""
+
+    @property
+    def desired(self) -> Desired:
+        """What to do about it, the brake considered."""
+        return Desired.RUNNING if self.is_held else self.assignment.desired
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leaving:
+    """A task that is to go, and whether the mass-stop brake keeps it for now."""
+
+    tombstone: Tombstone
+    is_held: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settled:
+    """What orders that are obeyed come to."""
+
+    wanted: tuple[Wanted, ...]  # what differs from the journal
+    leaving: tuple[Leaving, ...]
+    left_out: tuple[TaskId, ...]  # by complete orders; they run on
+    held: frozenset[TaskId]  # stops that the brake holds from now on
+    stops: int  # a reconciler's stops that are obeyed
 
 
 class Verdict(enum.Enum):
@@ -70,20 +108,105 @@ def judge(orders: Orders, *, seen: OrderId, floor: tuple[int, int]) -> Verdict:
     return Verdict.OBEY
 
 
-def held(
-    tombstones: Collection[Tombstone], running: Collection[str], *, stopped_lately: int
-) -> frozenset[str]:
-    """The tasks whose removal waits for an operator's word.
+def settle(
+    orders: Orders,
+    *,
+    wanted: Mapping[TaskId, Wanted],
+    leaving: Mapping[TaskId, Leaving],
+    running: Collection[TaskId],
+    stopped_lately: int,
+) -> Settled:
+    """What to write down for orders that are obeyed, before anything is done about them.
 
-    `running` are the node's live tasks; `stopped_lately` is how many of them a reconciler
-    has had stopped within the brake's window.
+    `wanted` and `leaving` are the journal's; for the others see `held`.
     """
-    stops = [
-        tombstone.task
-        for tombstone in tombstones
-        if tombstone.cause is Cause.RECONCILER and tombstone.task in running
+    changed = _changed(orders, wanted, leaving)
+    gone = [_leaving(tombstone, wanted, leaving) for tombstone in orders.tombstones]
+    told: list[Assignment | Tombstone] = [
+        want.assignment
+        for want in changed
+        if want.assignment.desired is Desired.SHUTDOWN and not want.is_held
     ]
+    told += [leave.tombstone for leave in gone if not leave.is_held]
+    stops = [
+        each
+        for each in told
+        if each.cause is Cause.RECONCILER
+        and each.task in running
+        and _is_to_run(each.task, wanted, leaving)
+    ]
+    keep = held(stops, running, stopped_lately=stopped_lately)
+    named = {assignment.task for assignment in orders.tasks}
+    named |= {tombstone.task for tombstone in orders.tombstones}
+    left_out = [
+        task
+        for task, want in wanted.items()
+        if orders.is_complete and task not in named and want.is_listed and task not in leaving
+    ]
+    return Settled(
+        wanted=(
+            *(
+                replace(want, is_held=True) if want.assignment.task in keep else want
+                for want in changed
+            ),
+            *(replace(wanted[task], is_listed=False) for task in left_out),
+        ),
+        leaving=tuple(
+            replace(leave, is_held=True) if leave.tombstone.task in keep else leave
+            for leave in gone
+        ),
+        left_out=tuple(left_out),
+        held=keep,
+        stops=len(stops) - len(keep),
+    )
+
+
+def _changed(
+    orders: Orders, wanted: Mapping[TaskId, Wanted], leaving: Mapping[TaskId, Leaving]
+) -> list[Wanted]:
+    found = []
+    for assignment in orders.tasks:
+        known = wanted.get(assignment.task)
+        # What is held stays held until an operator says it or it is wanted again.
+        is_held = known is not None and known.is_held and _is_braked(assignment)
+        want = Wanted(assignment=assignment, is_held=is_held)
+        if known != want or assignment.task in leaving:
+            found.append(want)
+    return found
+
+
+def _is_braked(assignment: Assignment) -> bool:
+    return assignment.desired is Desired.SHUTDOWN and assignment.cause is Cause.RECONCILER
+
+
+def _leaving(
+    tombstone: Tombstone, wanted: Mapping[TaskId, Wanted], leaving: Mapping[TaskId, Leaving]
+) -> Leaving:
+    known = leaving.get(tombstone.task)
+    want = wanted.get(tombstone.task)
+    was_held = known.is_held if known is not None else want is not None and want.is_held
+    # As above; and what goes goes.
+    return Leaving(tombstone=tombstone, is_held=was_held and tombstone.cause is Cause.RECONCILER)
+
+
+def _is_to_run(
+    task: TaskId, wanted: Mapping[TaskId, Wanted], leaving: Mapping[TaskId, Leaving]
+) -> bool:
+    """Until now: what is being stopped already is not stopped a second time."""
+    if task in leaving:
+        return leaving[task].is_held
+    return task not in wanted or wanted[task].desired is Desired.RUNNING
+
+
+def held(
+    stops: Sequence[Assignment | Tombstone], running: Collection[TaskId], *, stopped_lately: int
+) -> frozenset[TaskId]:
+    """The tasks whose stop waits for an operator's word.
+
+    `stops` are a reconciler's, of tasks that run; `running` are the node's live tasks;
+    `stopped_lately` is how many of them a reconciler has had stopped within the brake's window.
+    """
     limit = max(MASS_STOP_MIN, (len(running) + stopped_lately) // MASS_STOP_PART)
     if len(stops) + stopped_lately <= limit:
         return frozenset()
-    return frozenset(stops)
+    return frozenset(stop.task for stop in stops)

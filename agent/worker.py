@@ -2,7 +2,7 @@
 
 It adopts what runs already, journals orders before it acts on them, and stops nothing
 without a word: a task that orders leave out goes on, a container of ours that nobody told
-us of is kept and reported, and a reconciler's mass removal is held for an operator. A
+us of is kept and reported, and a reconciler's mass stop is held for an operator. A
 newcomer's mistake: acting on orders before the containers that are here have been listed;
 until then orders are only written down.
 """
@@ -17,9 +17,9 @@ from dataclasses import replace
 import structlog
 
 from agent import orders as rules, steps
-from agent.journal import Journal, Leaving, Wanted
+from agent.journal import Journal
 from agent.lease import Lease
-from agent.orders import Orders, Verdict
+from agent.orders import Orders, Settled, Verdict
 from agent.reporter import Reporter
 from agent.runner import Means, Runner
 from agent.runtime.base import Progress, Runtime, RuntimeFailure, Seen, Unavailable, Work
@@ -28,13 +28,11 @@ from homeport import digests
 from homeport.lifecycle import Desired, TaskState
 from homeport.model import (
     Assignment,
-    Cause,
     Condition,
     Event,
     NodeId,
     TaskId,
     TaskStatus,
-    Tombstone,
     Volume,
 )
 from homeport.seams import Clock, Randomness, jittered
@@ -125,12 +123,16 @@ class Worker:
     @property
     def conditions(self) -> tuple[Condition, ...]:
         """Whether removals are held."""
-        held = sorted(task for task, leave in self._journal.leaving.items() if leave.is_held)
+        journal = self._journal
+        held = sorted(
+            {task for task, leave in journal.leaving.items() if leave.is_held}
+            | {task for task, want in journal.wanted.items() if want.is_held}
+        )
         if not held:
             return ()
         some = ", ".join(held[:5]) + (" …" if len(held) > 5 else "")
         sentence = (
-            f"{len(held)} tasks were to be removed at once by no operator's word; they run on"
+            f"{len(held)} tasks were to be stopped at once by no operator's word; they run on"
             f" until one removes them: {some}"
         )
         return (Condition(name="mass-stop", ok=False, message=sentence),)
@@ -271,21 +273,19 @@ class Worker:
                 return verdict
             if not orders.is_complete and self._lacks_spec(orders):
                 return Verdict.GAP
-            wanted = self._wanted(orders)
-            leaving = [self._leaving(tombstone) for tombstone in orders.tombstones]
             # Held and obeyed are told apart before anything is written.
-            leaving = self._brake(leaving)
+            settled = self._settle(orders)
             await journal.order(
                 orders.order,
-                wanted=wanted,
-                leaving=leaving,
+                wanted=settled.wanted,
+                leaving=settled.leaving,
                 specs=orders.specs,
                 stacks=orders.stacks,
                 files=orders.files,
             )
             self._wanted_hash = None
             self._reporter.leave_out(self._unlisted())
-            self._act(orders, wanted, leaving)
+            self._act(orders, settled)
             self.on_change()
             return Verdict.OBEY
 
@@ -297,73 +297,41 @@ class Worker:
             for task in orders.tasks
         )
 
-    def _wanted(self, orders: Orders) -> list[Wanted]:
-        """What differs from the journal, and what a complete message leaves out."""
-        journal = self._journal
-        changed = [
-            Wanted(assignment=assignment)
-            for assignment in orders.tasks
-            if journal.wanted.get(assignment.task) != Wanted(assignment=assignment)
-            or assignment.task in journal.leaving
-        ]
-        if not orders.is_complete:
-            return changed
-        told = {assignment.task for assignment in orders.tasks}
-        told |= {tombstone.task for tombstone in orders.tombstones}
-        left_out = [
-            replace(want, is_listed=False)
-            for task, want in journal.wanted.items()
-            if task not in told and want.is_listed and task not in journal.leaving
-        ]
-        if left_out:
-            names = [want.assignment.task for want in left_out]
-            log.warning("orders leave out tasks that are here; they run on", tasks=names)
-        return changed + left_out
-
-    def _leaving(self, tombstone: Tombstone) -> Leaving:
-        known = self._journal.leaving.get(tombstone.task)
-        # What is held stays held until an operator says it, and what goes goes.
-        is_held = known is not None and known.is_held and tombstone.cause is Cause.RECONCILER
-        return Leaving(tombstone=tombstone, is_held=is_held)
-
-    def _brake(self, leaving: list[Leaving]) -> list[Leaving]:
+    def _settle(self, orders: Orders) -> Settled:
         now = self._means.clock.boottime()
         while self._stopped_lately and self._stopped_lately[0] < now - BRAKE_WINDOW_SECONDS:
             self._stopped_lately.popleft()
-        fresh = [
-            leave.tombstone
-            for leave in leaving
-            if not leave.is_held and leave.tombstone.task not in self._journal.leaving
-        ]
         running = set(self.running)
         running |= {task for task, seen in self.unknown.items() if steps.is_alive(seen)}
-        held = rules.held(fresh, running, stopped_lately=len(self._stopped_lately))
-        for tombstone in fresh:
-            is_stop = tombstone.cause is Cause.RECONCILER and tombstone.task in running
-            if is_stop and tombstone.task not in held:
-                self._stopped_lately.append(now)
-        if held:
+        settled = rules.settle(
+            orders,
+            wanted=self._journal.wanted,
+            leaving=self._journal.leaving,
+            running=running,
+            stopped_lately=len(self._stopped_lately),
+        )
+        self._stopped_lately.extend([now] * settled.stops)
+        if settled.left_out:
+            log.warning("orders leave out tasks that are here; they run on", tasks=settled.left_out)
+        if settled.held:
             self._reporter.tell(
                 Event(
                     at_ms=self._means.clock.wall_ms(),
                     kind="node",
                     reason="MassStopHeld",
-                    message=f"the removal of {len(held)} running tasks at once is held until an"
-                    " operator removes them",
+                    message=f"the stop of {len(settled.held)} running tasks at once is held until"
+                    " an operator removes them",
                 )
             )
-            log.warning("a mass removal is held", tasks=sorted(held))
-        return [
-            replace(leave, is_held=True) if leave.tombstone.task in held else leave
-            for leave in leaving
-        ]
+            log.warning("a mass stop is held", tasks=sorted(settled.held))
+        return settled
 
-    def _act(self, orders: Orders, wanted: list[Wanted], leaving: list[Leaving]) -> None:
+    def _act(self, orders: Orders, settled: Settled) -> None:
         if not self.is_adopted:
             return  # adoption acts on all that is journalled
         stacks = {stack.name for stack in orders.stacks} | {file.stack for file in orders.files}
-        touched = dict.fromkeys(want.assignment.task for want in wanted)
-        touched |= dict.fromkeys(leave.tombstone.task for leave in leaving)
+        touched = dict.fromkeys(want.assignment.task for want in settled.wanted)
+        touched |= dict.fromkeys(leave.tombstone.task for leave in settled.leaving)
         touched |= dict.fromkeys(
             task for task, want in self._journal.wanted.items() if want.assignment.stack in stacks
         )
@@ -380,7 +348,7 @@ class Worker:
         if leave is not None and not leave.is_held:
             return Desired.REMOVED
         want = self._journal.wanted.get(task)
-        return want.assignment.desired if want is not None else None
+        return want.desired if want is not None else None
 
     def _work(self, task: TaskId) -> Work | None:
         want = self._journal.wanted.get(task)

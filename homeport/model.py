@@ -388,6 +388,7 @@ class Assignment:
     exclusive: bool = False
     fence_token: int = 0
     reason: str = ""
+    cause: Cause = Cause.RECONCILER  # who set `desired`: a reconciler's stop has the brake
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3109,6 +3109,7 @@ class Assignment(_message.Message):
     EXCLUSIVE_FIELD_NUMBER: _builtins.int
     FENCE_TOKEN_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    CAUSE_FIELD_NUMBER: _builtins.int
     task: _builtins.str
     stack: _builtins.str
     service_name: _builtins.str
@@ -3118,6 +3119,8 @@ class Assignment(_message.Message):
     exclusive: _builtins.bool
     fence_token: _builtins.int
     reason: _builtins.str
+    cause: Global___Cause.ValueType
+    """Who set `desired`: a reconciler's SHUTDOWN is under the mass-stop brake, as its tombstones are."""
     def __init__(
         self,
         *,
@@ -3130,10 +3133,11 @@ class Assignment(_message.Message):
         exclusive: _builtins.bool = ...,
         fence_token: _builtins.int = ...,
         reason: _builtins.str = ...,
+        cause: Global___Cause.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["desired", b"desired", "exclusive", b"exclusive", "fence_token", b"fence_token", "generation", b"generation", "pinned", b"pinned", "reason", b"reason", "service_name", b"service_name", "stack", b"stack", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "desired", b"desired", "exclusive", b"exclusive", "fence_token", b"fence_token", "generation", b"generation", "pinned", b"pinned", "reason", b"reason", "service_name", b"service_name", "stack", b"stack", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -152,11 +152,13 @@ class _Draft:
             stack=service.stack,
             service_name=service.name,
             generation=task.generation,
-            desired=task.desired,
+            # What has ended for good stays so, also when a power cut made the agent forget it.
+            desired=Desired.SHUTDOWN if task.outcome is not None else task.desired,
             pinned=task.pinned,
             exclusive=task.exclusive,
             fence_token=self._view.version(keys.task(task.id)),
             reason=task.reason,
+            cause=task.cause,
         )
         before = told.tasks.get(task.id)
         if before is not None and _same_order(before, assignment):
@@ -229,6 +231,8 @@ def _same_order(before: Assignment, now: Assignment) -> bool:
         and before.desired is now.desired
         and before.pinned == now.pinned
         and before.exclusive == now.exclusive
+        # An operator's word for a stop that a reconciler wanted frees what the brake holds.
+        and (before.cause is now.cause or now.desired is Desired.RUNNING)
     )
 
 

@@ -39,7 +39,11 @@ def decide(snapshot: Snapshot, service: Service, slots: Mapping[int, Slot]) -> l
 
 
 def remove(snapshot: Snapshot, tasks: Iterable[Task], cause: Cause, reason: str) -> list[Change]:
-    """Have these tasks stopped, if they run, and their containers and records removed."""
+    """Have these tasks stopped, if they run, and their containers and records removed.
+
+    An operator's word is written over a reconciler's: it frees what a node's mass-stop brake
+    holds.
+    """
     return [
         Put(
             replace(task, desired=Desired.REMOVED, cause=cause, reason=reason),
@@ -48,4 +52,5 @@ def remove(snapshot: Snapshot, tasks: Iterable[Task], cause: Cause, reason: str)
         )
         for task in tasks
         if task.desired is not Desired.REMOVED
+        or (task.cause is Cause.RECONCILER and cause is Cause.OPERATOR)
     ]

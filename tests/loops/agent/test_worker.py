@@ -9,7 +9,7 @@ import pytest
 
 from agent.orders import Orders, Verdict
 from agent.runtime.base import Phase
-from homeport.digests import running_hash
+from homeport.digests import running_hash, wanted_hash
 from homeport.lifecycle import Desired, TaskState as S
 from homeport.model import Assignment, Cause, Health, ServiceGeneration, StackFile, TaskId
 from homeport.spec import ContainerSpec, FileKind, FileMount, FileSpec, Port, RestartPolicy
@@ -398,6 +398,32 @@ async def test_a_mass_stop_in_small_portions_is_held_too(rig: Rig) -> None:
     assert len(rig.phases()) == 7
     await asyncio.sleep(10)
     assert len(rig.phases()) == 7
+
+
+async def test_a_reconcilers_mass_shutdown_is_held_until_an_operator_says_so(rig: Rig) -> None:
+    def stopping(slot: int, cause: Cause) -> tuple[Assignment, ServiceGeneration]:
+        assignment, generation = work(slot, desired=Desired.SHUTDOWN)
+        return replace(assignment, cause=cause), generation
+
+    await rig.apply(*[work(slot) for slot in range(1, 11)])
+    doomed = range(1, 5)
+    await rig.apply(*[stopping(slot, Cause.RECONCILER) for slot in doomed])
+    assert [rig.state(web(slot))[1] for slot in doomed] == [S.RUNNING] * 4
+    assert rig.worker.conditions[0].name == "mass-stop"
+    # The hash says what was told, or the scheduler would tell it again for ever.
+    told = [stopping(slot, Cause.RECONCILER)[0] for slot in doomed]
+    told += [work(slot)[0] for slot in range(5, 11)]
+    assert rig.worker.wanted_hash == wanted_hash(told)
+    await rig.crash()
+    await rig.start()
+    assert [rig.state(web(slot))[1] for slot in doomed] == [S.RUNNING] * 4
+    # Killed meanwhile, it is started again: it is to run.
+    rig.engine.end(web(1))
+    await asyncio.sleep(2)
+    assert rig.state(web(1)) == (2, S.RUNNING)
+    await rig.apply(*[stopping(slot, Cause.OPERATOR) for slot in doomed])
+    assert [rig.state(web(slot))[1] for slot in doomed] == [S.SHUTDOWN] * 4
+    assert rig.worker.conditions == ()
 
 
 async def test_an_operators_mass_stop_is_obeyed(rig: Rig) -> None:

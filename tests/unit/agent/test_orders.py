@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 
 from agent import orders
-from agent.orders import Orders, Verdict
-from homeport.model import Cause, OrderId, TaskId, Tombstone
+from agent.orders import Orders, Verdict, Wanted
+from homeport.lifecycle import Desired
+from homeport.model import Assignment, Cause, OrderId, TaskId, Tombstone
 
 SEEN = OrderId(cluster="c", incarnation=2, epoch=5, revision=100)
 
@@ -52,6 +53,36 @@ def tombstones(*tasks: int, cause: Cause = Cause.RECONCILER) -> list[Tombstone]:
     return [Tombstone(task=TaskId(f"t{task}"), cause=cause) for task in tasks]
 
 
+def assignment(
+    number: int, desired: Desired = Desired.SHUTDOWN, cause: Cause = Cause.RECONCILER
+) -> Assignment:
+    return Assignment(
+        task=TaskId(f"t{number}"),
+        stack="s",
+        service_name="web",
+        generation=1,
+        desired=desired,
+        cause=cause,
+    )
+
+
+TASKS = [(number, TaskId(f"t{number}")) for number in range(5)]
+
+
+def settle(
+    *tasks: int, running: int, lately: int = 0, cause: Cause = Cause.RECONCILER
+) -> orders.Settled:
+    """Orders that bury these tasks of a node with so many running ones."""
+    here = [TaskId(f"t{task}") for task in range(running)]
+    return orders.settle(
+        Orders(order=SEEN, tombstones=tuple(tombstones(*tasks, cause=cause))),
+        wanted={},
+        leaving={},
+        running=here,
+        stopped_lately=lately,
+    )
+
+
 @pytest.mark.parametrize(
     ("running", "stops", "lately", "held"),
     [
@@ -63,12 +94,46 @@ def tombstones(*tasks: int, cause: Cause = Cause.RECONCILER) -> list[Tombstone]:
     ],
 )
 def test_holding(running: int, stops: int, lately: int, held: int) -> None:
-    here = {f"t{task}" for task in range(running)}
-    found = orders.held(tombstones(*range(stops)), here, stopped_lately=lately)
-    assert len(found) == held
+    found = settle(*range(stops), running=running, lately=lately)
+    assert len(found.held) == held
+    assert found.stops == stops - held
+    assert [leave.is_held for leave in found.leaving] == [bool(held)] * stops
 
 
 def test_what_does_not_run_is_no_stop_and_an_operators_word_is_obeyed() -> None:
-    here = {f"t{task}" for task in range(4)}
-    assert not orders.held(tombstones(*range(50, 90)), here, stopped_lately=0)
-    assert not orders.held(tombstones(0, 1, 2, 3, cause=Cause.OPERATOR), here, stopped_lately=0)
+    assert not settle(*range(50, 90), running=4).held
+    assert not settle(0, 1, 2, 3, running=4, cause=Cause.OPERATOR).held
+
+
+def test_stops_that_keep_the_container_and_removals_are_counted_together() -> None:
+    message = Orders(
+        order=SEEN,
+        tasks=(assignment(0), assignment(1)),
+        tombstones=tuple(tombstones(2, 3)),
+    )
+    wanted = {task: Wanted(assignment=assignment(n, Desired.RUNNING)) for n, task in TASKS}
+    found = orders.settle(message, wanted=wanted, leaving={}, running=wanted, stopped_lately=0)
+    assert found.held == {"t0", "t1", "t2", "t3"}
+    assert [want.desired for want in found.wanted] == [Desired.RUNNING] * 2
+
+
+def test_a_held_stop_is_held_for_whoever_repeats_it_and_freed_by_an_operator() -> None:
+    wanted = {TaskId("t0"): Wanted(assignment=assignment(0), is_held=True)}
+
+    def told(*tasks: Assignment, stones: tuple[Tombstone, ...] = ()) -> orders.Settled:
+        message = Orders(order=SEEN, tasks=tasks, tombstones=stones)
+        return orders.settle(message, wanted=wanted, leaving={}, running=wanted, stopped_lately=0)
+
+    assert told(assignment(0)).wanted == (), "nothing new is journalled"
+    assert told(stones=tuple(tombstones(0))).leaving[0].is_held
+    (freed,) = told(assignment(0, cause=Cause.OPERATOR)).wanted
+    assert freed.desired is Desired.SHUTDOWN
+    (again,) = told(assignment(0, Desired.RUNNING)).wanted
+    assert not again.is_held
+
+
+def test_the_removal_of_what_is_being_stopped_is_no_second_stop() -> None:
+    wanted = {task: Wanted(assignment=assignment(n)) for n, task in TASKS}
+    message = Orders(order=SEEN, tombstones=tuple(tombstones(0, 1, 2, 3, 4)))
+    found = orders.settle(message, wanted=wanted, leaving={}, running=wanted, stopped_lately=0)
+    assert (found.held, found.stops) == (frozenset(), 0)

@@ -133,6 +133,19 @@ def test_a_task_that_is_to_go_gets_a_tombstone_with_its_cause_once():
     assert cluster.plan(gone.id) == []
 
 
+def test_an_operators_word_for_a_stop_that_a_reconciler_wanted_is_told():
+    cluster = Cluster()
+    cluster.plan()
+    stopping = task(1, desired=Desired.SHUTDOWN, cause=Cause.RECONCILER)
+    (message,) = cluster.plan(cluster.put(stopping))
+    assert message.tasks[0].cause is Cause.RECONCILER
+    (message,) = cluster.plan(cluster.put(replace(stopping, cause=Cause.OPERATOR)))
+    assert (message.tasks[0].desired, message.tasks[0].cause) == (Desired.SHUTDOWN, Cause.OPERATOR)
+    # Who wants a task to run makes no difference to its agent.
+    cluster.plan(cluster.put(task(2, cause=Cause.RECONCILER)))
+    assert cluster.plan(cluster.put(task(2, cause=Cause.OPERATOR))) == []
+
+
 def test_a_complete_message_repeats_tombstones():
     cluster = Cluster()
     cluster.put(task(1, desired=Desired.REMOVED))

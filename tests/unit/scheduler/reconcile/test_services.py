@@ -71,6 +71,16 @@ def test_scaling_down_ends_the_highest_slots_by_the_operators_word():
     assert tasks[2].cause is Cause.OPERATOR
 
 
+def test_an_operators_word_is_written_over_a_reconcilers_which_its_node_may_hold():
+    world = world_of("a")
+    service = running(world, spec("web"))
+    (task,) = world.live(service)
+    world.put(replace(task, desired=Desired.REMOVED, cause=Cause.RECONCILER))
+    world.scale(service, 0)
+    world.rest()
+    assert world.tables.task(task.id).cause is Cause.OPERATOR
+
+
 def test_a_slot_that_was_scaled_away_and_back_never_reuses_an_id():
     world = world_of("a")
     service = running(world, spec("web", replicas=2))
