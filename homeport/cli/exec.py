@@ -50,7 +50,7 @@ def execute(
     Of a service, its first running task is taken. Ends with the command's own exit code.
     """
     stack, object = options.split_name(object, stack)
-    words = command[1:] if command[0] == "--" else command
+    words = words_of(command)
     if not words:
         raise click.UsageError("say which command to run")
     if terminal and not sys.stdin.isatty():
@@ -82,6 +82,11 @@ def execute(
             threading.Thread(target=_feed, args=(requests,), daemon=True).start()
         code = _print_until_end(client.exec(_until_none(requests)))
     context.exit(code)
+
+
+def words_of(command: tuple[str, ...]) -> tuple[str, ...]:
+    """The command without the `--` that may stand in front of it."""
+    return command[1:] if command[:1] == ("--",) else command
 
 
 def _variable(text: str) -> tuple[str, str]:
