@@ -39,7 +39,7 @@ def nodes(context: click.Context, follow: bool, form: str, no_headers: bool) -> 
         if form == "wide":
             labels = {**dict(inventory.labels), **dict(node.labels)}
             cells += [
-                f"{inventory.os}/{inventory.architecture}",
+                f"{inventory.os}/{inventory.architecture}" if inventory.os else "-",
                 inventory.engine or "-",
                 ",".join(inventory.addresses) or "-",
                 ",".join(f"{key}={value}" for key, value in sorted(labels.items())) or "-",

@@ -113,7 +113,9 @@ def ps(
         if not views and form in ("table", "wide"):
             output.note("No tasks. `homeport apply -f compose.yaml` makes some.")
             return
-        options.show(form, not no_headers, views, headings, row, lambda view: view.name)
+        options.show(
+            form, not no_headers, views, headings, row, lambda view: f"{view.stack}/{view.name}"
+        )
 
     options.each_change(context, follow, ("tasks",), stack, print_all)
 
