@@ -170,6 +170,7 @@ async def _pages(
             store=store_name.partition(" ")[0],
             sessions=len(dispatcher.sessions) if dispatcher is not None else 0,
             commits=core.mirror.newest,
+            stats=core.controller.stats if core.controller is not None else None,
         )
 
     server = HttpServer(

@@ -21,6 +21,7 @@ from scheduler.cluster import keys
 from scheduler.cluster.changes import Change
 from scheduler.cluster.observed import Dirt, Observed, Waiting
 from scheduler.cluster.snapshot import Snapshot
+from scheduler.cluster.stats import ERROR, PLACED, UNSCHEDULABLE, Stats
 from scheduler.placement import engine
 from scheduler.placement.asks import Ask, Placed
 from scheduler.placement.fleet import Fleet
@@ -95,6 +96,8 @@ class Controller:
         self._requests_at = 0.0
         self._stacks_at = 0.0
         self.cycles = 0
+        self.stats = Stats()
+        """What this loop took and came to, to be read by whoever shows it."""
 
     @property
     def fleet(self) -> Fleet:
@@ -235,9 +238,11 @@ class Controller:
             await self._committer.settle()
         self._bell.clear()
         self.cycles += 1
+        began = self._clock.boottime()
         look = self._look()
         if look.changes:
             await self._commit(look)
+        self.stats.reconciling.add(self._clock.boottime() - began)
 
     def _look(self) -> _Look:
         self._take_dirt()
@@ -282,6 +287,7 @@ class Controller:
         vacancies: list[Vacancy],
         stays: dict[ServiceId, list[Ask]],
     ) -> None:
+        began = self._clock.boottime()
         try:
             result = scheduling.decide(snapshot, self._fleet, vacancies)
         except Exception:
@@ -291,9 +297,13 @@ class Controller:
                 services=sorted({vacancy.service for vacancy in vacancies}),
             )
             self._fleet = Fleet.from_snapshot(snapshot)
+            self.stats.attempts[ERROR] += len(vacancies)
             for service in {vacancy.service: None for vacancy in vacancies}:
                 self._later(service, snapshot.now)
             return
+        if result.placed or result.unplaced:
+            self.stats.scheduling.add(self._clock.boottime() - began)
+            self.stats.attempts[UNSCHEDULABLE] += len(result.unplaced)
         for placed in result.placed:
             look.placed[keys.task(placed.ask.task)] = placed
         unplaced: dict[ServiceId, list[Ask]] = {}
@@ -334,6 +344,9 @@ class Controller:
     async def _commit(self, look: _Look) -> None:
         result = await self._committer.commit_batched(look.changes, self._fence)
         failed = {change.key for change, _ in result.failed}
+        misses = len(failed & look.placed.keys())
+        self.stats.attempts[ERROR] += misses
+        self.stats.attempts[PLACED] += len(look.placed) - misses
         now_ms = self._clock.wall_ms()
         for change in look.changes:
             if change.key in failed:

@@ -55,6 +55,8 @@ class Core:
         self.lanes = Lanes()
         self.control = ControlService(images=images, store_name=store.name, address=me.address)
         self.election = Election(store, me=me, timers=timers, clock=clock, randomness=randomness)
+        self.controller: Controller | None = None
+        """The control loop, while leading."""
         self.on_leading: Callable[[bool], Awaitable[None]] | None = None
         self._store = store
         self._me = me
@@ -132,6 +134,7 @@ class Core:
         authority.tell(
             "scheduler", self._me.id, "Leading", f"{self._me.id} leads (epoch {leadership.epoch})"
         )
+        self.controller = controller
         self.lanes.dispatcher = dispatcher
         self.control.lead = Lead(authority=authority, feed=feed, bulk=dispatcher.bulk)
         try:
@@ -140,6 +143,7 @@ class Core:
                 background.create_task(controller.run(), name="controller")
                 background.create_task(dispatcher.run(), name="silence of nodes")
         finally:
+            self.controller = None
             self.lanes.dispatcher = None
             self.control.lead = None
             feed.close()

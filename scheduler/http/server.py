@@ -13,7 +13,12 @@ from typing import Any
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
@@ -44,11 +49,17 @@ class _StateCollector(Collector):
         return []  # registering must not look at a snapshot
 
     def collect(self) -> Iterator[Metric]:
-        for family in views.families(self._source.standing(), self._source.snapshot()):
-            metric = GaugeMetricFamily(family.name, family.help, labels=family.labels)
+        standing = self._source.standing()
+        for family in views.families(standing, self._source.snapshot()):
+            kind = CounterMetricFamily if family.is_counter else GaugeMetricFamily
+            metric = kind(family.name, family.help, labels=family.labels)
             for labels, value in family.samples:
                 metric.add_metric(labels, value)
             yield metric
+        for each in views.histograms(standing):
+            yield HistogramMetricFamily(
+                each.name, each.help, buckets=each.buckets, sum_value=each.sum_seconds
+            )
 
 
 class HttpServer:

@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 from homeport.lifecycle import Desired, TaskState
@@ -18,6 +19,7 @@ from homeport.model import Availability, Node, Service, Task
 from homeport.spec import Pairs
 from scheduler.cluster.observed import is_ready
 from scheduler.cluster.snapshot import Snapshot
+from scheduler.cluster.stats import BOUNDS_SECONDS, Durations, Stats
 
 Labels = tuple[str, ...]
 
@@ -26,12 +28,23 @@ _NOT_IN_LABELS = re.compile(r"[^a-zA-Z0-9_]")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Family:
-    """One metric with all its samples; all are gauges."""
+    """One metric with all its samples: a gauge, or a counter (its name then without `_total`)."""
 
     name: str
     help: str
     labels: Labels = ()
     samples: tuple[tuple[Labels, float], ...] = ()
+    is_counter: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Histogram:
+    """One metric of durations in seconds."""
+
+    name: str
+    help: str
+    buckets: tuple[tuple[str, int], ...]  # (upper bound, how many took no longer)
+    sum_seconds: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +56,7 @@ class Standing:
     store: str
     sessions: int = 0
     commits: int = 0  # the store's revision
+    stats: Stats | None = None  # while this scheduler leads
 
 
 def families(standing: Standing, snapshot: Snapshot | None) -> list[Family]:
@@ -73,9 +87,48 @@ def families(standing: Standing, snapshot: Snapshot | None) -> list[Family]:
                 samples=(((), standing.sessions),),
             )
         )
+        if standing.stats is not None:
+            found.append(
+                Family(
+                    name="homeport_scheduling_attempts",
+                    help="Tries to give a slot a node, by what came of them.",
+                    labels=("result",),
+                    samples=tuple(((name,), n) for name, n in standing.stats.attempts.items()),
+                    is_counter=True,
+                )
+            )
         found.extend(_services(snapshot))
         found.extend(_nodes(snapshot))
     return found
+
+
+def histograms(standing: Standing) -> list[Histogram]:
+    """What the control loop took; only the leader has one."""
+    stats = standing.stats
+    if stats is None:
+        return []
+    return [
+        _histogram(
+            "homeport_scheduling_duration_seconds",
+            "How long choosing nodes for all the slots of one look took.",
+            stats.scheduling,
+        ),
+        _histogram(
+            "homeport_reconcile_duration_seconds",
+            "How long one turn of the control loop took, from its look to its last commit.",
+            stats.reconciling,
+        ),
+    ]
+
+
+def _histogram(name: str, text: str, durations: Durations) -> Histogram:
+    bounds = [*(f"{bound:g}" for bound in BOUNDS_SECONDS), "+Inf"]
+    return Histogram(
+        name=name,
+        help=text,
+        buckets=tuple(zip(bounds, accumulate(durations.buckets), strict=True)),
+        sum_seconds=durations.sum_seconds,
+    )
 
 
 def _services(snapshot: Snapshot) -> Iterator[Family]:

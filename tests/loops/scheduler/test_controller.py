@@ -192,6 +192,36 @@ async def test_an_idle_cluster_writes_nothing_and_looks_at_nothing():
         assert (ring.store.commits, ring.controller.cycles) == (commits, cycles)
 
 
+async def test_what_the_loop_does_is_counted_and_an_idle_one_counts_nothing():
+    ring = Ring()
+    async with ring.running():
+        await ring.add_nodes("a")
+        await ring.apply(spec("web", replicas=2, ports=(80,)))
+        await settled()
+        stats = ring.controller.stats
+        assert stats.attempts["placed"] == 1
+        assert stats.attempts["unschedulable"] >= 1
+        assert stats.scheduling.count >= 1
+        turns = stats.reconciling.count
+        assert turns == ring.controller.cycles
+        await settled(3000)
+        assert stats.reconciling.count == turns
+
+
+async def test_a_placement_that_is_not_written_counts_as_an_error():
+    ring = Ring()
+    async with ring.running():
+        await ring.add_nodes("a")
+        ring.store.before = [Unavailable("it is away")]
+        await ring.apply(spec("web"))
+        await settled(10)
+        assert dict(ring.controller.stats.attempts) == {
+            "placed": 1,
+            "unschedulable": 0,
+            "error": 1,
+        }
+
+
 async def test_a_slot_without_room_waits_and_is_filled_when_a_node_comes():
     ring = Ring()
     async with ring.running():

@@ -1,9 +1,12 @@
 """What Prometheus is shown."""
 
+from dataclasses import replace
+
 from homeport.lifecycle import TaskState
 from homeport.model import BoundPort, Condition, Inventory, NodeStatus, Stack, TaskStatus
 from homeport.spec import ContainerSpec, pairs
 from scheduler.cluster.observed import Refusal, Waiting
+from scheduler.cluster.stats import PLACED, Stats
 from scheduler.http import views
 from scheduler.http.views import Standing
 from tests.builders import World, spec
@@ -155,3 +158,22 @@ def test_a_stack_without_services_shows_nothing():
     world = World()
     world.put(Stack(name="empty"))
     assert samples(world.snapshot())["homeport_service_spec_replicas"] == {}
+
+
+def test_what_the_control_loop_took_is_shown_while_it_runs():
+    stats = Stats()
+    stats.attempts[PLACED] += 3
+    stats.reconciling.add(0.0005)
+    stats.reconciling.add(0.3)
+    stats.reconciling.add(60)
+    leading = replace(STANDING, stats=stats)
+    found = {family.name: family for family in views.families(leading, World().snapshot())}
+    attempts = found["homeport_scheduling_attempts"]
+    assert attempts.is_counter
+    assert dict(attempts.samples) == {("placed",): 3, ("unschedulable",): 0, ("error",): 0}
+    scheduling, reconciling = views.histograms(leading)
+    assert scheduling.buckets[-1] == ("+Inf", 0)
+    counted = dict(reconciling.buckets)
+    assert [counted[bound] for bound in ("0.0005", "0.25", "0.5", "5", "+Inf")] == [1, 1, 2, 2, 3]
+    assert reconciling.sum_seconds == 60.3005
+    assert views.histograms(STANDING) == []
