@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from homeport import codec
 from homeport.lifecycle import TERMINAL, Desired, TaskState
 from homeport.model import (
+    Availability,
     Event,
     Health,
     Node,
     NodeId,
+    NodeState,
     Service,
     ServiceId,
     Stack,
@@ -33,6 +35,7 @@ from scheduler.api import admission
 from scheduler.cluster.observed import Refusal, Waiting, is_ready
 from scheduler.cluster.snapshot import Snapshot
 from scheduler.placement import words
+from scheduler.reconcile import globals as globals_
 from scheduler.reconcile.planning import Planned
 
 
@@ -197,7 +200,18 @@ class Views:
             return service.replicas
         tasks = self._stored.tasks_of_service(service.id)
         wanted = {task.slot for task in tasks if task.desired is Desired.RUNNING}
-        return len(wanted | set(self._observed.waiting.get(service.id, {})))
+        edition = self._stored.spec(service.id, service.generation)
+        driver = edition.spec.driver.name if edition is not None else ""
+        # Also nodes that the reconciler has not looked at yet: a service that was applied
+        # a moment ago is not complete because it has no task.
+        to_come = {
+            number
+            for number, node in globals_.eligible(self.snapshot, service).items()
+            if node.availability is Availability.ACTIVE
+            and driver in node.inventory.drivers
+            and self._observed.node(node.id).state is NodeState.READY
+        }
+        return len(wanted | to_come | set(self._observed.waiting.get(service.id, {})))
 
     # ------------------------------------------------------------ nodes
 
