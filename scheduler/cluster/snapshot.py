@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from scheduler.cluster.changes import Change
 from scheduler.cluster.observed import Observed
-from scheduler.cluster.tables import View, overlay
+from scheduler.cluster.overlay import overlay
+from scheduler.cluster.tables import View
 
 
 @dataclass(frozen=True, slots=True)
