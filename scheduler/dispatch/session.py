@@ -73,6 +73,7 @@ class Session:
         self._wake = asyncio.Event()
         self._wake.set()
         self._odd: dict[str, bytes] = {}
+        self._running_hash: bytes | None = None  # of `heard`; None: it has changed
 
     # ------------------------------------------------------------ what others tell it
 
@@ -114,7 +115,10 @@ class Session:
 
     def running_differs(self, theirs: bytes) -> bool:
         """Whether reports were lost, by the agent's hash; two heartbeats in a row must say so."""
-        return self._twice("running", theirs, running_hash(self.heard.values()))
+        if self._running_hash is None:
+            # Kept from one heartbeat to the next: a node may have a thousand tasks.
+            self._running_hash = running_hash(self.heard.values())
+        return self._twice("running", theirs, self._running_hash)
 
     def _twice(self, what: str, theirs: bytes, ours: bytes) -> bool:
         if not theirs or theirs == ours:
@@ -207,6 +211,7 @@ class Session:
         if report.complete:
             self.heard.clear()
         # What the agent said, believed or not: its hash counts all of it.
+        self._running_hash = None
         for status in statuses:
             if status.state is TaskState.REMOVED:
                 self.heard.pop(status.task, None)
