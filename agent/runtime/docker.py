@@ -118,10 +118,11 @@ class DockerRuntime:
         api = await self._refuse(work)
         for notice in docker_options.notices(work, api):
             progress(notice)
-        await self._on_disk(lambda: self._files.write(work))
+        spec = work.generation.spec.container
+        if spec.files:
+            await self._on_disk(lambda: self._files.write(work))
         await self._stack.prepare(work)
-        if not await self._exists(work.task):
-            await self._images.prepare(work.generation.spec.container, progress)
+        await self._images.prepare(spec, progress, is_settled=lambda: self._exists(work.task))
 
     async def create(self, work: Work) -> Seen:
         """Create the container, or adopt the one of that task. Raises Rejected, Unavailable."""
@@ -156,7 +157,7 @@ class DockerRuntime:
 
     async def _refuse(self, work: Work) -> tuple[int, int]:
         """Refuse what this engine cannot do; tells its API version. Raises Rejected."""
-        api = await self._engine.call("ask for the version", lambda client: client.api)
+        api = await self._engine.api()
         refusals = docker_options.objections(work, api)
         if refusals:
             raise Rejected("; ".join(refusals))

@@ -118,6 +118,12 @@ class Engine:
         self.sees_processes = False
         """Whether the engine's process numbers mean the same in our /proc."""
 
+    async def api(self) -> tuple[int, int]:
+        """The API version that was agreed upon with the engine. Raises Unavailable."""
+        if self._client is not None:
+            return self._client.api
+        return await self.call("ask for the version", lambda client: client.api)
+
     @property
     def stuck(self) -> int:
         """How many threads are held by calls that nobody waits for any more."""

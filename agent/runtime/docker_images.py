@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from time import monotonic
@@ -67,17 +67,27 @@ class Images:
         self._pulls: dict[tuple[str, str], _Pull] = {}
         self._threads = ThreadPoolExecutor(PULLS_AT_ONCE, "docker-pull")
         self._digests: dict[str, str] = {}
+        self._finished = 0  # pulls
 
-    async def prepare(self, spec: ContainerSpec, progress: Progress) -> None:
-        """Have the image of `spec` here. Raises Rejected with the registry's words."""
+    async def prepare(
+        self,
+        spec: ContainerSpec,
+        progress: Progress,
+        *,
+        is_settled: Callable[[], Awaitable[bool]],
+    ) -> None:
+        """Have the image of `spec` here. Raises Rejected with the registry's words.
+
+        `is_settled` is asked before anything is fetched: a container that exists has its image.
+        """
         if spec.image_id:
-            if await self.inspect(spec.image_id) is None:
+            if await self.inspect(spec.image_id) is None and not await is_settled():
                 raise Rejected(f"the image {spec.image_id} that was built for this is not here")
             return
-        here = await self.inspect(spec.image)
+        here = await self._look(spec.image)
         if here is not None and not _is_platform(here, spec.platform):
             here = None
-        if not self._must_pull(spec, here):
+        if not self._must_pull(spec, here) or await is_settled():
             return
         if spec.pull_policy is PullPolicy.NEVER:
             raise Rejected(
@@ -92,6 +102,14 @@ class Images:
             if here is None or any(sign in str(error) for sign in _REFUSALS):
                 raise Rejected(str(error)) from error
             progress(f"{error}; the copy that is here is used")
+
+    async def _look(self, reference: str) -> dict[str, Any] | None:
+        """As `inspect`, and again when a pull ended meanwhile: it may have been this one."""
+        while True:
+            finished = self._finished
+            here = await self.inspect(reference)
+            if here is not None or finished == self._finished:
+                return here
 
     async def inspect(self, reference: str) -> dict[str, Any] | None:
         """The engine's account of an image; None when it is not here."""
@@ -161,9 +179,11 @@ class Images:
             pull.done = self._threads.submit(self._run, pull, platform)
         else:
             pull.listeners.append(listener)
+        progress(f"pulling {reference}")
         try:
             # Shielded: the pull belongs to all who wait for it, not to this one.
             await asyncio.shield(asyncio.wrap_future(pull.done))
+            self._finished += 1
         finally:
             pull.listeners.remove(listener)
             if not pull.listeners:
@@ -189,7 +209,6 @@ class Images:
                 note(line)
 
         note = _reporter(pull.tell, pull.reference)
-        pull.tell(f"pulling {pull.reference}")
         try:
             self._engine.in_thread(request, what, self._limits.stall_seconds)
         except Hung as error:

@@ -292,6 +292,25 @@ async def test_a_paused_container_is_seen_as_paused_and_stops(
     assert (stopped.phase, stopped.exit_code) == (Phase.EXITED, 0)
 
 
+async def test_a_command_that_is_left_alone_is_hung_up(bench: DockerBench) -> None:
+    runtime = bench.runtime()
+    task = bench.sleeper(pid_mode="host")  # so that its numbers are ours
+    await up(runtime, task)
+    terminal = await runtime.exec(
+        task.task,
+        ["sh", "-c", "echo $$; exec sleep 1000"],
+        tty=False,
+        interactive=False,
+        user="",
+        working_dir="",
+        env=(),
+    )
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        pid = int((await anext(aiter(terminal))).data)
+    await terminal.close()
+    assert await proc.wait_for_exit(pid, PATIENCE_SECONDS)
+
+
 async def test_a_container_that_was_not_connected_to_all_its_networks_is_completed(
     bench: DockerBench, trouble: Trouble
 ) -> None:
@@ -462,28 +481,33 @@ async def _refusal(runtime: DockerRuntime, bench: DockerBench, name: str) -> str
 async def test_many_tasks_that_want_one_image_share_one_pull(
     bench: DockerBench, trouble: Trouble, registry: Registry
 ) -> None:
-    name = f"{registry.address}/shared-{bench.revision}:1"
-    registry.push(trouble.engine, SLEEPER, f"shared-{bench.revision}:1")
-    runtime = impatient(bench)
-    async with asyncio.TaskGroup() as background:
-        pulling = asyncio.Event()
-        first = background.create_task(
-            runtime.prepare(bench.task(image=name, slot=9), pulling_is(pulling))
-        )
-        await pulling.wait()
-        for slot in range(1, 9):
-            background.create_task(pull(runtime, bench, name, slot))
-        await asyncio.sleep(0)
-        # Whoever asked first goes away; the others' pull goes on.
-        first.cancel()
-    events = trouble.engine.client().events(since=0, until=_now(trouble.engine.client()))
+    short = f"shared-{bench.revision}:1"
+    registry.push(trouble.engine, SLEEPER, short)
+    runtime = bench.runtime()
+    with Wire((registry.host, registry.port)) as wire:
+        name = f"{wire.address}/{short}"
+        wire.stall()
+        async with asyncio.timeout(PATIENCE_SECONDS), asyncio.TaskGroup() as background:
+            pulling = [asyncio.Event() for _ in range(8)]
+            pulls = [
+                background.create_task(
+                    runtime.prepare(bench.task(image=name, slot=slot), pulling_is(event))
+                )
+                for slot, event in enumerate(pulling, start=1)
+            ]
+            for event in pulling:
+                await event.wait()
+            # Whoever asked first goes away; the others' pull goes on.
+            pulls[0].cancel()
+            wire.resume()
+    client = trouble.engine.client()
+    lines = b"".join(client.events(since=0, until=_now(client))).splitlines()
     pulled = [
         event
-        for line in b"".join(events).splitlines()
-        if (event := json.loads(line)).get("status") == "pull" and name in event.get("id", "")
+        for event in map(json.loads, lines)
+        if event.get("status") == "pull" and name in event.get("id", "")
     ]
     assert len(pulled) == 1
-    await runtime.close()
 
 
 def pulling_is(event: asyncio.Event) -> Callable[[str], None]:
