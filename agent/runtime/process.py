@@ -306,7 +306,7 @@ class ProcessRuntime:
         if described is None:
             return
         await self.stop(task, 0.0)
-        process_cgroups.remove(described["cgroups"])
+        await self._in_thread(lambda: process_cgroups.remove(described["cgroups"]))
         await self._in_thread(lambda: shutil.rmtree(place, ignore_errors=True))
         self._events.tell(RuntimeEvent(task=task, action="destroy"))
 

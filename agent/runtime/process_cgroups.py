@@ -8,6 +8,8 @@ its parent was told to; on v1 each controller has a tree of its own.
 from __future__ import annotations
 
 import os
+import signal
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from agent.runtime.proc import PROC
 
 _CONTROLLERS = ("memory", "cpu", "cpuacct", "pids", "blkio", "freezer")
 _PERIOD_US = 100_000
+REMOVE_SECONDS = 1.0
 
 
 def make(name: str, limits: dict[str, Any], proc: Path = PROC) -> list[str]:
@@ -25,13 +28,18 @@ def make(name: str, limits: dict[str, Any], proc: Path = PROC) -> list[str]:
     Empty when this machine does not let us.
     """
     roots = mounted(proc)
-    try:
-        if "memory" in roots:
-            return _make_v1(name, limits, roots)
-        if "" in roots:
-            return _make_v2(name, limits, roots[""])
-    except OSError:
-        remove(_folders(name, roots))
+    # Twice: another agent of this machine may remove an empty `homeport` under our hands.
+    for _ in range(2):
+        try:
+            if "memory" in roots:
+                return _make_v1(name, limits, roots)
+            if "" in roots:
+                return _make_v2(name, limits, roots[""])
+        except FileNotFoundError:
+            continue
+        except OSError:
+            remove(_folders(name, roots))
+            break
     return []
 
 
@@ -45,11 +53,33 @@ def all_folders(proc: Path = PROC) -> list[str]:
     )
 
 
-def remove(folders: list[str]) -> None:
-    """Delete the directories of a cgroup in which nothing runs any more."""
+def kill(folders: list[str]) -> None:
+    """Kill whatever runs in a cgroup: also what a keeper would have ended, had it lived."""
     for folder in folders:
         with suppress(OSError):
-            os.rmdir(folder)
+            for line in (Path(folder) / "cgroup.procs").read_text().split():
+                with suppress(ProcessLookupError):
+                    os.kill(int(line), signal.SIGKILL)
+
+
+def remove(folders: list[str]) -> None:
+    """Delete the directories of a cgroup, and what still runs there. Blocks for up to a second."""
+    deadline = time.monotonic() + REMOVE_SECONDS
+    left = folders
+    while left and time.monotonic() < deadline:
+        kill(left)
+        left = [folder for folder in left if not _is_removed(folder)]
+        if left:
+            time.sleep(0.02)
+    for parent in {str(Path(folder).parent) for folder in folders}:
+        with suppress(OSError):
+            os.rmdir(parent)  # unless there are others
+
+
+def _is_removed(folder: str) -> bool:
+    with suppress(OSError):
+        os.rmdir(folder)
+    return not os.path.exists(folder)
 
 
 def _folders(name: str, roots: dict[str, Path]) -> list[str]:

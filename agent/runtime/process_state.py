@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from agent.runtime import process_cgroups
 from agent.runtime.base import Phase, Seen
 from agent.runtime.labels import container_name
 from agent.runtime.proc import boot_id, is_same_process
@@ -120,6 +121,7 @@ class ProcessFiles:
         if run.is_alive:
             # Nobody empties its pipes or will know its exit code: this is no way to live.
             kill_group(run.pid, signal.SIGKILL)
+            process_cgroups.kill(task["cgroups"])
         why = "its keeper was killed" if run.boot == boot_id() else "the machine was restarted"
         return replace(
             base,

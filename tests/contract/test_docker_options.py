@@ -8,6 +8,7 @@ the kernel of a test machine may lack the feature.
 from __future__ import annotations
 
 import asyncio
+import glob
 import os
 import platform
 import socket
@@ -443,10 +444,14 @@ async def test_network_mode(stage: Stage) -> None:
 
 
 async def test_cgroup_parent(stage: Stage) -> None:
-    app = await stage.up("cgroup_parent: /homeport-trial")
+    parent = f"homeport-{stage.name}"
+    app = await stage.up(f"cgroup_parent: /{parent}")
     seen = await app.seen()
     assert seen is not None
-    assert proc.cgroup_names(seen.pid, "/homeport-trial/")
+    assert proc.cgroup_names(seen.pid, f"/{parent}/")
+    await stage.runtime.remove(app.task)
+    for folder in glob.glob(f"/sys/fs/cgroup/**/{parent}", recursive=True):
+        os.rmdir(folder)  # the engine leaves it
 
 
 async def test_runtime(stage: Stage) -> None:
