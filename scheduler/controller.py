@@ -28,6 +28,7 @@ from scheduler.placement.fleet import Fleet
 from scheduler.placement.following import follow
 from scheduler.reconcile import reaper, scheduling, services as reconcile, telling
 from scheduler.reconcile.agenda import Agenda
+from scheduler.reconcile.orphans import Orphans
 from scheduler.reconcile.slots import Vacancy
 from scheduler.store.base import Conflict, Fence, StoreError
 from scheduler.store.commit import Committer
@@ -35,7 +36,7 @@ from scheduler.store.mirror import Mirror, MirrorChange
 
 LOOK_MAX = 500
 """Services in one look: the rest stays marked, so that heartbeats are answered in between."""
-REAP_REQUESTS_SECONDS = 3600.0
+REAP_SECONDS = 3600.0
 CONFLICT_SECONDS = 0.02
 TROUBLE_SECONDS = 1.0
 TROUBLE_MAX_SECONDS = 60.0
@@ -93,7 +94,8 @@ class Controller:
         self._node_states: dict[NodeId, tuple[NodeState, bool]] = {}
         self._troubles: dict[ServiceId, int] = {}  # failed looks in a row
         self._frozen: dict[ServiceId, None] = {}  # already said that these are left alone
-        self._requests_at = 0.0
+        self._orphans = Orphans()
+        self._hourly_at = 0.0
         self._stacks_at = 0.0
         self.cycles = 0
         self.stats = Stats()
@@ -221,7 +223,7 @@ class Controller:
         if self._agenda:
             await asyncio.sleep(0)  # more is due: let others run first
             return
-        times = [self._requests_at]
+        times = [self._hourly_at]
         if self._stacks:
             times.append(self._stacks_at)
         if (when := self._agenda.next_time()) is not None:
@@ -337,9 +339,10 @@ class Controller:
             if changes := reaper.stack(snapshot, stack):
                 look.add(changes)
                 self._stacks[stack] = None  # until there is nothing left to do
-        if snapshot.now >= self._requests_at:
-            self._requests_at = snapshot.now + REAP_REQUESTS_SECONDS
+        if snapshot.now >= self._hourly_at:
+            self._hourly_at = snapshot.now + REAP_SECONDS
             look.add(reaper.requests(snapshot))
+            look.add(self._orphans.decide(snapshot))
 
     async def _commit(self, look: _Look) -> None:
         result = await self._committer.commit_batched(look.changes, self._fence)

@@ -327,13 +327,20 @@ class _Draft:
         self.touched.append(head.id)
 
     def files(self, stack: StackSpec) -> None:
-        seen: set[str] = set()
-        for file in stack.files:
-            digest = digest_of(file)
-            if digest not in seen and self._view.file(stack.name, digest) is None:
-                edition = StackFile(stack=stack.name, digest=digest, spec=file)
-                self.objects.append(Put(edition, ABSENT, "applied"))
-            seen.add(digest)
+        mounted = {
+            mount.digest
+            for head in self._view.services_of(stack.name)
+            for edition in self._view.specs_of(head.id)
+            for mount in edition.spec.container.files
+        }
+        for digest, file in {digest_of(file): file for file in reversed(stack.files)}.items():
+            known = self._view.file(stack.name, digest)
+            edition = known or StackFile(stack=stack.name, digest=digest, spec=file)
+            # What nobody mounts may be deleted at this moment (`reconcile.orphans`), so it is
+            # written again: one of the two then meets a conflict.
+            if known is None or digest not in mounted:
+                version = self._view.version(keys.key_of(edition)) if known else ABSENT
+                self.objects.append(Put(edition, version, "applied"))
 
     def volumes(self, names: set[str]) -> None:
         """Data of volumes that the file no longer names is kept but pins nothing any more."""

@@ -205,6 +205,16 @@ class Overlay:
         yield from self._over.requests()
         yield from self._shown(self._base.requests())
 
+    def specs(self) -> Iterator[ServiceGeneration]:
+        """See View."""
+        yield from self._over.specs()
+        yield from self._shown(self._base.specs())
+
+    def files(self) -> Iterator[StackFile]:
+        """See View."""
+        yield from self._over.files()
+        yield from self._shown(self._base.files())
+
     def _shown(self, found: Iterable[T]) -> list[T]:
         """Those of the base's records that no change speaks of."""
         return [value for value in found if keys.key_of(value) not in self._hidden]

@@ -151,6 +151,14 @@ class View(Protocol):
         """All remembered answers: for the reaper, once an hour."""
         ...
 
+    def specs(self) -> Iterator[ServiceGeneration]:
+        """All editions of all specs; as rarely as `requests`."""
+        ...
+
+    def files(self) -> Iterator[StackFile]:
+        """All configs and secrets of all stacks; as rarely as `requests`."""
+        ...
+
 
 class Tables:
     """The stored objects and their indexes."""
@@ -443,6 +451,14 @@ class Tables:
     def requests(self) -> Iterator[RequestRecord]:
         """See View."""
         return iter(self._requests.values())
+
+    def specs(self) -> Iterator[ServiceGeneration]:
+        """See View."""
+        return (edition for editions in self._specs.values() for edition in editions.values())
+
+    def files(self) -> Iterator[StackFile]:
+        """See View."""
+        return (file for files in self._files.values() for file in files.values())
 
 
 def _pop(index: dict[K, dict[L, V]], outer: K, inner: L) -> V | None:

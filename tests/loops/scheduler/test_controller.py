@@ -13,8 +13,8 @@ import pytest
 
 from homeport import codec
 from homeport.lifecycle import Desired, TaskState
-from homeport.model import NodeState, ServiceId, Task, TaskStatus, VolumeState
-from homeport.spec import Dependency
+from homeport.model import NodeState, ServiceId, StackFile, Task, TaskStatus, VolumeState
+from homeport.spec import Dependency, FileKind, FileSpec
 from scheduler.cluster import keys
 from scheduler.cluster.observed import Dirt, Liveness, Observed
 from scheduler.controller import Controller
@@ -431,6 +431,28 @@ async def test_a_removal_told_by_an_agent_that_has_lost_count_is_believed():
         await settled()
         assert ring.mirror.tables.task(task.id) is None
         assert ring.mirror.tables.service(service) is None
+
+
+async def test_what_an_apply_that_failed_half_way_left_behind_is_forgotten_in_time():
+    ring = Ring()
+    async with ring.running():
+        await ring.add_nodes("a")
+        service = await ring.apply(spec("web"))
+        await settled()
+        ring.report(ring.tasks(service)[0].id, TaskState.RUNNING)
+        await settled()
+        kept = sorted(ring.mirror.tables.stored_keys())
+        edition = ring.mirror.tables.spec(service, 1)
+        content = FileSpec(kind=FileKind.CONFIG, name="conf", data=b"one")
+        await ring.put(
+            replace(edition, generation=2),
+            replace(edition, service=ServiceId("shop-new-9")),
+            StackFile(stack="shop", digest="d1", spec=content),
+        )
+        await settled(3700)
+        assert len(ring.mirror.tables.stored_keys()) == len(kept) + 3, "they may be wanted yet"
+        await settled(3600)
+        assert sorted(ring.mirror.tables.stored_keys()) == kept
 
 
 class CountingTables:

@@ -241,6 +241,20 @@ def test_equal_contents_are_one_edition_but_a_secret_never_shares_one_with_a_con
     assert stored == {one.digest: FileKind.CONFIG, three.digest: FileKind.SECRET}
 
 
+def test_a_file_that_nobody_mounts_is_written_again_by_the_apply_that_needs_it():
+    cluster = Cluster()
+    mount = FileMount(kind=FileKind.CONFIG, source="conf", target="/conf")
+    file = FileSpec(kind=FileKind.CONFIG, name="conf", data=b"one")
+    digest = admission.digest_of(file)
+    cluster.apply(web())
+    # An apply that failed half way has left it behind, and the reaper may be after it.
+    cluster.tables.put(StackFile(stack="s", digest=digest, spec=file), 77)
+    outcome = cluster.apply(web(container={"files": (mount,)}), files=(file,))
+    (again,) = [each for each in outcome.objects if isinstance(each.value, StackFile)]
+    assert (again.value.digest, again.expect) == (digest, 77)
+    assert cluster.apply(web(container={"files": (mount,)}), files=(file,)).objects == ()
+
+
 def test_the_data_of_a_volume_that_nobody_names_is_kept_and_found_again():
     cluster = Cluster()
     data = (VolumeSpec(name="data"),)
