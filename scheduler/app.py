@@ -19,7 +19,14 @@ import structlog
 import homeport
 from homeport import systemd
 from homeport.model import Leader
-from homeport.seams import Clock, SystemClock, identifier, system_randomness
+from homeport.seams import (
+    Clock,
+    Randomness,
+    SystemClock,
+    identifier,
+    jittered,
+    system_randomness,
+)
 from homeport.v1 import control_pb2_grpc, dispatcher_pb2_grpc
 from scheduler.api.server import ApiServer
 from scheduler.config import Config, split_address
@@ -27,6 +34,7 @@ from scheduler.core import Core
 from scheduler.dispatch.service import DispatcherService
 from scheduler.http.views import Standing
 from scheduler.metrics import Metrics
+from scheduler.reconcile.orphans import images_in_use
 from scheduler.store.base import Store
 from scheduler.store.images import Images
 from scheduler.store.measured import MeasuredStore
@@ -36,6 +44,9 @@ if TYPE_CHECKING:
 
 GRACE_SECONDS = 2.0
 """How long calls that run may go on when the scheduler stops."""
+
+SWEEP_SECONDS = 3600.0
+"""How often the images that no service uses are looked for."""
 
 _ANY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 (compared, not bound)
 
@@ -110,6 +121,9 @@ async def _serve(
         async with asyncio.TaskGroup() as background:
             running = background.create_task(core.run(), name="core")
             watchdog = background.create_task(systemd.report_alive(), name="watchdog")
+            sweeping = background.create_task(
+                _sweep_images(core, images, clock, randomness), name="unused images"
+            )
             systemd.notify("READY=1", f"STATUS=serving on {address}")
             await stop.wait()
             systemd.notify("STOPPING=1")
@@ -117,6 +131,7 @@ async def _serve(
             # Leading ends first, with a farewell to every agent; then nobody new is let in.
             running.cancel()
             watchdog.cancel()
+            sweeping.cancel()
     finally:
         if pages[0] is not None:
             await pages[0].close()
@@ -151,6 +166,23 @@ class _Signals:
             os._exit(128 + number)
         self.name = number.name
         self._asked.set()
+
+
+async def _sweep_images(core: Core, images: Images, clock: Clock, randomness: Randomness) -> None:
+    """Delete, while this scheduler leads, the archives of images that no service uses."""
+    while True:
+        await asyncio.sleep(jittered(SWEEP_SECONDS, randomness))
+        snapshot = core.snapshot()
+        in_use = images_in_use(snapshot) if snapshot is not None else None
+        if in_use is None:
+            continue
+        try:
+            gone = await images.sweep(in_use, clock.wall_ms())
+        except OSError as error:
+            log.warning("unused images cannot be deleted", why=str(error))
+        else:
+            if gone:
+                log.info("unused images are deleted", archives=gone)
 
 
 async def _pages(

@@ -402,9 +402,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
         self._leading()
         last: control_pb2.PushImageRequest | None = None
         async for request in request_iterator:
-            if last is None and await self._images.whole(request.image_id) is not None:
-                archive = await self._images.whole(request.image_id)
-                assert archive is not None, "it was there a moment ago and is never deleted"
+            if last is None and (archive := await self._images.whole(request.image_id)) is not None:
                 return control_pb2.PushImageResponse(total_bytes=archive.total_bytes)
             if last is not None and request.image_id != last.image_id:
                 raise Invalid([("image_id", "one call hands over one image")])

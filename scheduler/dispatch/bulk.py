@@ -105,7 +105,11 @@ class Bulk:
             return
         offset = max(0, work.offset)
         while offset < archive.total_bytes:
-            data = await self._images.read(archive, offset)
+            try:
+                data = await self._images.read(archive, offset)
+            except ImageError as error:
+                await _end(stream, str(error))
+                return
             if not data:
                 await _end(stream, "the archive ended early")
                 return

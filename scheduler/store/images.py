@@ -11,7 +11,7 @@ import asyncio
 import hashlib
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,8 @@ from typing import TypeVar
 T = TypeVar("T")
 
 CHUNK_BYTES = 256 * 1024
+UNUSED_KEPT_SECONDS = 24 * 3600.0
+"""A client that was told what is here has so long to go on, and to apply what uses it."""
 
 _IMAGE_ID = re.compile(r"sha256:[0-9a-f]{64}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -47,8 +49,18 @@ class Images:
         self._executor: ThreadPoolExecutor | None = None
 
     async def whole(self, image_id: str) -> Archive | None:
-        """The archive of this image, if it is here and whole. Raises ImageError."""
-        return await self._run(lambda: self._whole(_name(image_id)))
+        """The archive of this image, if it is here and whole. Raises ImageError.
+
+        Who is told that it is here may rely on it for a day (`sweep`).
+        """
+
+        def look() -> Archive | None:
+            archive = self._whole(_name(image_id))
+            if archive is not None:
+                os.utime(archive.path)
+            return archive
+
+        return await self._run(look)
 
     async def received_bytes(self, image_id: str) -> int:
         """How much of an unfinished archive is here. Raises ImageError."""
@@ -97,14 +109,40 @@ class Images:
         return await self._run(check)
 
     async def read(self, archive: Archive, offset: int) -> bytes:
-        """A piece of a whole archive."""
+        """A piece of a whole archive. Raises ImageError when it has been deleted."""
 
         def read() -> bytes:
-            with archive.path.open("rb") as file:
-                file.seek(offset)
-                return file.read(CHUNK_BYTES)
+            try:
+                with archive.path.open("rb") as file:
+                    file.seek(offset)
+                    return file.read(CHUNK_BYTES)
+            except FileNotFoundError:
+                raise ImageError("the archive was deleted: no service uses its image") from None
 
         return await self._run(read)
+
+    async def sweep(self, in_use: Collection[str], now_ms: int) -> list[str]:
+        """Delete what is of no image in use and was not touched for a day; returns the names.
+
+        That is an archive that no service uses any more, or one that its sender gave up.
+        `now_ms` is the wall clock. Raises OSError.
+        """
+        keep = {image_id.removeprefix("sha256:") for image_id in in_use}
+        oldest = now_ms / 1000 - UNUSED_KEPT_SECONDS
+
+        def delete() -> list[str]:
+            gone = []
+            for path in sorted(self._folder.glob("*")):
+                name, _, rest = path.name.partition(".")
+                is_ours = _DIGEST.fullmatch(name) and (rest == "part" or rest.endswith(".tar"))
+                # A part is never of use to a service, but may still become whole.
+                is_kept = name in keep and rest != "part"
+                if is_ours and not is_kept and path.stat().st_mtime < oldest:
+                    path.unlink()
+                    gone.append(path.name)
+            return gone
+
+        return await self._run(delete)
 
     def close(self) -> None:
         """End the thread."""
