@@ -168,9 +168,8 @@ def test_an_idle_scheduler_and_an_idle_agent(tmp_path: Path, docker_engine: Runn
     results.keep("idle", {**found, "store_writes": writes})
 
 
-async def stored(directory: Path, nodes: int, tasks: int) -> dict[str, list[str]]:
-    directory.mkdir()
-    store = await SqliteStore.open(directory / "store.db", clock=SystemClock())
+async def stored(file: Path, nodes: int, tasks: int) -> dict[str, list[str]]:
+    store = await SqliteStore.open(file, clock=SystemClock())
     cluster = Cluster(id="bench", nodes_made=nodes)
     await store.commit([Write(keys.CLUSTER, codec.encode_record(cluster), ABSENT)])
     placed = await populate(store, nodes=nodes, tasks=tasks)
@@ -180,7 +179,8 @@ async def stored(directory: Path, nodes: int, tasks: int) -> dict[str, list[str]
 
 def test_a_scheduler_with_100_nodes_and_100000_tasks(tmp_path: Path) -> None:
     scheduler = Scheduler(tmp_path)
-    placed = asyncio.run(stored(tmp_path / "scheduler", 100, 100_000))
+    (tmp_path / "scheduler").mkdir()
+    placed = asyncio.run(stored(tmp_path / "scheduler" / "store.db", 100, 100_000))
     (tmp_path / "placed.json").write_text(json.dumps(placed))
     with scheduler.daemon:
         begin = time.monotonic()
