@@ -29,6 +29,7 @@ from scheduler.placement.following import follow
 from scheduler.reconcile import reaper, scheduling, services as reconcile, telling
 from scheduler.reconcile.agenda import Agenda
 from scheduler.reconcile.orphans import Orphans
+from scheduler.reconcile.pace import Pace
 from scheduler.reconcile.slots import Vacancy
 from scheduler.store.base import Conflict, Fence, StoreError
 from scheduler.store.commit import Committer
@@ -92,6 +93,7 @@ class Controller:
         self._stacks: dict[str, None] = {}
         self._roomier: dict[NodeId, None] = {}
         self._node_states: dict[NodeId, tuple[NodeState, bool]] = {}
+        self._pace = Pace(clock.boottime())
         self._troubles: dict[ServiceId, int] = {}  # failed looks in a row
         self._frozen: dict[ServiceId, None] = {}  # already said that these are left alone
         self._orphans = Orphans()
@@ -154,6 +156,8 @@ class Controller:
                 self._agenda.add(ServiceId(rest.rsplit("/", 2)[0]))
                 if isinstance(change.old, Task) and task_id not in self._fleet.held:
                     self._roomier[change.old.node] = None
+                if change.new is None and isinstance(change.old, Task):
+                    self._pace.gone(change.old, self._clock.boottime())
                 if change.new is None and keys.task(task_id) not in self._mirror.tables.unreadable:
                     self._observed.forget(task_id)
             case "services":
@@ -278,6 +282,10 @@ class Controller:
                 self._observed.proven[task] = snapshot.now
         self._schedule(snapshot, look, looked, vacancies, stays)
         self._reap(snapshot, look)
+        look.changes, late, later = self._pace.postpone(snapshot, look.changes)
+        for change in late:
+            if (owner := look.owners.get(change.key)) is not None:
+                self._agenda.at(owner, later)
         look.before = {change.key: self._mirror.tables.value(change.key) for change in look.changes}
         return look
 

@@ -147,20 +147,24 @@ class _Draft:
         service = self._view.service(task.service)
         if service is None:
             return  # its head is gone, so the record is about to go too
+        before = told.tasks.get(task.id)
+        desired = task.desired
+        if task.outcome is not None:
+            # What has ended for good stays so, also when a power cut made the agent forget it. An
+            # agent that told of the end itself needs no word of it.
+            desired = before.desired if before is not None else Desired.SHUTDOWN
         assignment = Assignment(
             task=task.id,
             stack=service.stack,
             service_name=service.name,
             generation=task.generation,
-            # What has ended for good stays so, also when a power cut made the agent forget it.
-            desired=Desired.SHUTDOWN if task.outcome is not None else task.desired,
+            desired=desired,
             pinned=task.pinned,
             exclusive=task.exclusive,
             fence_token=self._view.version(keys.task(task.id)),
             reason=task.reason,
             cause=task.cause,
         )
-        before = told.tasks.get(task.id)
         if before is not None and _same_order(before, assignment):
             return
         self._resources(task, service.stack)

@@ -44,8 +44,10 @@ class Nemesis:
     def __init__(self, world):
         self.world = world
         self._rng = world.randomness("nemesis")
-        chosen = [kind for kind in KINDS if self._rng.random() < 0.35]
-        self.kinds = {kind: KINDS[kind] * self._rng.uniform(0.4, 1.5) for kind in chosen}
+        share = self._rng.choice((0.1, 0.3, 0.3, 0.5))
+        calm = self._rng.choice((0.2, 0.5, 1.0, 2.0))
+        chosen = [kind for kind in KINDS if self._rng.random() < share]
+        self.kinds = {kind: KINDS[kind] * calm * self._rng.uniform(0.5, 2) for kind in chosen}
 
     async def run(self):
         """One coroutine for each kind of trouble, until cancelled."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from tests.simulation.checks import Checks
 from tests.simulation.loop import Deadlock, Livelock, run
 from tests.simulation.nemesis import Nemesis
-from tests.simulation.workload import TEMPLATES, User
+from tests.simulation.workload import TEMPLATES, Operator, User
 from tests.simulation.world import World
 
 STEPS_MAX = 3_000_000
@@ -42,21 +42,28 @@ class Verdict:
         return "\n".join([*lines, *self.story, "", *self.violations])
 
 
-def play(seed, *, make_checks=Checks):
-    """Run one seed; never raises for what the product does wrong."""
+def play(seed, *, make_checks=Checks, acts=None):
+    """Run one seed; never raises for what the product does wrong.
+
+    `acts(world)` is the story; None: trouble, peace, quiet.
+    """
     verdict = Verdict(seed)
     try:
-        run(seed, lambda loop: _scenario(loop, seed, make_checks, verdict), steps_max=STEPS_MAX)
+        run(
+            seed,
+            lambda loop: _scenario(loop, seed, make_checks, verdict, acts or _acts),
+            steps_max=STEPS_MAX,
+        )
     except (Livelock, Deadlock) as error:
         verdict.violations.append(f"L15: {error!r}")
     return verdict
 
 
-async def _scenario(loop, seed, make_checks, verdict):
+async def _scenario(loop, seed, make_checks, verdict, acts):
     world = World(loop, seed, make_checks)
     world.trace.listen()
     try:
-        await _acts(world)
+        await acts(world)
     finally:
         world.trace.deafen()
         for context in loop.failures:
@@ -86,7 +93,8 @@ async def _acts(world):
     nemesis = Nemesis(world)
     world.start()
     world.trace.note(f"------ {names} {sorted(nemesis.kinds)} until {trouble_until:.0f} s")
-    at_work = [loop.spawn(("laptop", 1), user.work(trouble_until)) for user in users]
+    callers = [*users, Operator(world, "operator")]
+    at_work = [loop.spawn(("laptop", 1), each.work(trouble_until)) for each in callers]
     trouble = loop.spawn(("nemesis", 1), nemesis.run())
     if not await _pass(world, lambda: loop.time() >= trouble_until):
         return
@@ -100,6 +108,12 @@ async def _acts(world):
     for task in at_work:
         task.result()
     if await _converges(world, users):
+        await _is_quiet(world)
+
+
+async def settles(world, *users):
+    """For a story: everything becomes what the users asked for, and stays."""
+    if await _is_as_asked(world, users):
         await _is_quiet(world)
 
 
@@ -137,13 +151,13 @@ async def _is_quiet(world):
     await _pass(world, lambda: False, within=5.0)
     starts, commits = len(checks.starts_at), world.store.commits
     await _pass(world, lambda: False, within=QUIET_SECONDS)
-    crashing = {head.id for head in checks.heads() if head.name == "crashes"}
-    churn = [
-        task for _, task in checks.starts_at[starts:] if task.rsplit("/", 2)[0] not in crashing
-    ]
+    services = {head.id: TEMPLATES[head.name] for head in checks.heads()}
+    started = [task for _, task in checks.starts_at[starts:]]
+    churn = [task for task in started if not services[task.rsplit("/", 2)[0]].crashes]
     if churn:
         checks.violate("L15: containers start without a cause", churn)
-    if world.store.commits != commits:
+    may_write = any(template.attempts_max for template in services.values())
+    if world.store.commits != commits and not may_write:
         checks.violate("an idle cluster writes", checks.last_keys)
 
 

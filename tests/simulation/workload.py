@@ -9,6 +9,7 @@ import asyncio
 from dataclasses import dataclass, replace
 
 from homeport import codec
+from homeport.model import Availability
 from homeport.seams import LinkLost, identifier
 from homeport.spec import (
     ContainerSpec,
@@ -20,6 +21,7 @@ from homeport.spec import (
     MountKind,
     Port,
     Resources,
+    RestartPolicy,
     ServiceSpec,
     StackSpec,
     VolumeSpec,
@@ -43,6 +45,7 @@ class Template:
     memory_gib: int = 0
     checked: bool = False
     after: str = ""
+    attempts_max: int = 0
     crashes: bool = False  # ends by itself, and never stays up
     may_end: bool = False  # a job
 
@@ -58,6 +61,10 @@ TEMPLATES = {
     "each": Template(mode=Mode.GLOBAL),
     "heavy": Template(replicas_max=2, memory_gib=3),
     "crashes": Template(crashes=True, script=(("run_for_ms", 4000), ("exit_code", 1))),
+    "brittle": Template(
+        crashes=True, attempts_max=1, script=(("run_for_ms", 2000), ("exit_code", 3))
+    ),
+    "many": Template(replicas_max=14, script=(("stop_ms", 100),)),
     "job": Template(mode=Mode.REPLICATED_JOB, may_end=True, script=(("run_for_ms", 3000),)),
     "behind": Template(after="web"),
 }
@@ -100,30 +107,104 @@ def spec_of(name, want):
         mode=template.mode,
         replicas=want.replicas,
         reservations=Resources(memory_bytes=template.memory_gib * GIB),
+        restart=RestartPolicy(max_attempts=template.attempts_max),
         depends_on=(Dependency(service=template.after),) if template.after else (),
     )
 
 
-class User:
+class Caller:
+    """Somebody at a laptop who calls the API."""
+
+    def __init__(self, world, name):
+        self.world = world
+        self.name = name
+        self.rng = world.randomness(f"user {name}")
+        self._address = 0
+
+    async def call(self, method, request, *, may_fail=()):
+        """Ask one scheduler after the other until one answers; None for a no in `may_fail`."""
+        while True:
+            try:
+                async with asyncio.timeout(CALL_SECONDS):
+                    return await self._one(method, request)
+            except (LinkLost, TimeoutError):
+                self._address += 1
+            except CallFailed as failed:
+                if failed.code in may_fail:
+                    return None
+                if failed.code not in ("UNAVAILABLE", "ABORTED"):
+                    self.world.checks.violate(f"{method} was refused", failed)
+                    raise
+                addresses = self.world.addresses
+                if failed.leader in addresses:
+                    self._address = addresses.index(failed.leader)
+                else:
+                    self._address += 1
+            await asyncio.sleep(self.rng.uniform(0.1, 1.0))
+
+    async def _one(self, method, request):
+        addresses = self.world.addresses
+        end = self.world.network.dial("laptop", addresses[self._address % len(addresses)], method)
+        try:
+            await end.send(request)
+            answer = await anext(end, None)
+            if answer is None:
+                raise LinkLost("no answer")
+            return answer
+        finally:
+            end.abort("the client hung up")
+
+
+class Operator(Caller):
+    """Looks at everything, and drains and pauses nodes."""
+
+    async def work(self, until):
+        """Until that time; every node is active in the end."""
+        drains = self.rng.random() < 0.4
+        while self.world.loop.time() < until:
+            await asyncio.sleep(self.rng.uniform(3, 15))
+            nodes = (await self.call("ListNodes", control_pb2.ListNodesRequest())).nodes
+            await self.call("ListTasks", control_pb2.ListTasksRequest(all=True))
+            await self.call("ListServices", control_pb2.ListServicesRequest())
+            await self.call("ListEvents", control_pb2.ListEventsRequest(page_size=50))
+            await self.call(
+                "Explain",
+                control_pb2.ExplainRequest(stack="shop", object=self.rng.choice(sorted(TEMPLATES))),
+                may_fail=("NOT_FOUND",),
+            )
+            if drains and nodes:
+                node = self.rng.choice([each.node.name for each in nodes])
+                await self._wish(node, self.rng.choice(list(Availability)))
+        for each in self.world.agents:
+            await self._wish(each.name, Availability.ACTIVE)
+
+    async def _wish(self, node, availability):
+        self.world.trace.note(f"------ {node} is to be {availability.name}")
+        request = control_pb2.UpdateNodeRequest(
+            node=node,
+            availability=availability.value,
+            request_id=f"operator-{identifier(self.rng, 40)}",
+        )
+        await self.call("UpdateNode", request, may_fail=("NOT_FOUND",))
+
+
+class User(Caller):
     """The one who changes this stack."""
 
     def __init__(self, world, name, templates):
-        self.world = world
-        self.name = name
+        super().__init__(world, name)
         self.services = {}
         self.acknowledged = 0
-        self._rng = world.randomness(f"user {name}")
         self._templates = templates
         self._version = 0
-        self._address = 0
 
     async def work(self, until):
         """Change things until that time, and finish what was begun."""
-        await asyncio.sleep(self._rng.uniform(0, 5))
+        await asyncio.sleep(self.rng.uniform(0, 5))
         await self.apply(self._templates)
         while self.world.loop.time() < until:
-            await asyncio.sleep(self._rng.uniform(2, 15))
-            roll = self._rng.random()
+            await asyncio.sleep(self.rng.uniform(2, 15))
+            roll = self.rng.random()
             if not self.services:
                 await self.apply(self._templates)
             elif roll < 0.4:
@@ -133,7 +214,7 @@ class User:
             elif roll < 0.85:
                 await self.apply(list(self.services), again=True)
             elif roll < 0.93:
-                await self.apply(self._rng.sample(self._templates, len(self._templates) - 1))
+                await self.apply(self.rng.sample(self._templates, len(self._templates) - 1))
             else:
                 await self.remove()
         if not self.services:
@@ -147,24 +228,24 @@ class User:
                 continue
             known = self.services.get(name)
             if known is None or not again:
-                replicas = self._rng.randint(1, TEMPLATES[name].replicas_max)
+                replicas = self.rng.randint(1, TEMPLATES[name].replicas_max)
                 version = known.version if known is not None else self._next_version()
                 known = Wanted(name, replicas, version)
             services[name] = known
         if services:
-            await self._apply(services)
+            await self.put(services)
 
     async def update(self):
         """Another version of one service."""
-        name = self._rng.choice(sorted(self.services))
+        name = self.rng.choice(sorted(self.services))
         if TEMPLATES[name].may_end:
             return
         changed = replace(self.services[name], version=self._next_version())
-        await self._apply({**self.services, name: changed})
+        await self.put({**self.services, name: changed})
 
     async def update_all(self):
         """Another version of all services that stay up."""
-        await self._apply(
+        await self.put(
             {
                 name: want
                 if want.may_end or want.crashes
@@ -175,10 +256,10 @@ class User:
 
     async def scale(self):
         """Another number of replicas of one service."""
-        name = self._rng.choice(sorted(self.services))
+        name = self.rng.choice(sorted(self.services))
         if TEMPLATES[name].replicas_max == 1:
             return
-        replicas = self._rng.randint(0, TEMPLATES[name].replicas_max)
+        replicas = self.rng.randint(0, TEMPLATES[name].replicas_max)
         request = control_pb2.ScaleRequest(stack=self.name, replicas={name: replicas})
         after = {**self.services, name: replace(self.services[name], replicas=replicas)}
         if after != self.services:
@@ -195,7 +276,8 @@ class User:
         self._version += 1
         return self._version
 
-    async def _apply(self, services):
+    async def put(self, services):
+        """Apply the file with exactly these services: name -> Wanted."""
         names = sorted(services)
         has_volume = any(TEMPLATES[name].volume for name in names)
         spec = StackSpec(
@@ -208,7 +290,7 @@ class User:
         await self._change("Apply", request, services)
 
     async def _change(self, method, request, after):
-        request.request_id = f"{self.name}-{identifier(self._rng, 40)}"
+        request.request_id = f"{self.name}-{identifier(self.rng, 40)}"
         checks = self.world.checks
         checks.in_flight(self.name)
         self.world.trace.note(f"------ {self.name}: {method} {request.request_id} {after}")
@@ -220,34 +302,3 @@ class User:
         # A change that changes nothing writes nothing, and leaves no record of itself.
         if method != "Apply" or any(change.action != 4 for change in answer.changes):
             checks.acknowledged(self.name, expected, request.request_id)
-
-    async def call(self, method, request):
-        """Ask one scheduler after the other until one answers. Raises CallFailed for a no."""
-        while True:
-            try:
-                async with asyncio.timeout(CALL_SECONDS):
-                    return await self._one(method, request)
-            except (LinkLost, TimeoutError):
-                self._address += 1
-            except CallFailed as failed:
-                if failed.code not in ("UNAVAILABLE", "ABORTED"):
-                    self.world.checks.violate(f"{method} was refused", failed)
-                    raise
-                addresses = self.world.addresses
-                if failed.leader in addresses:
-                    self._address = addresses.index(failed.leader)
-                else:
-                    self._address += 1
-            await asyncio.sleep(self._rng.uniform(0.1, 1.0))
-
-    async def _one(self, method, request):
-        addresses = self.world.addresses
-        end = self.world.network.dial("laptop", addresses[self._address % len(addresses)], method)
-        try:
-            await end.send(request)
-            answer = await anext(end, None)
-            if answer is None:
-                raise LinkLost("no answer")
-            return answer
-        finally:
-            end.abort("the client hung up")

@@ -1,0 +1,75 @@
+"""How many surplus tasks on one node a reconciler may have stopped at once.
+
+An agent holds back a reconciler's removals that would stop more than three of its running
+tasks within ten seconds, and then waits for an operator's word. What is only surplus (a
+node with ten replicas came back, and their successors run elsewhere) must not get there, so
+it is stopped a few at a time. A newcomer's mistake: counting from when the word was given.
+The node may hear it late; what counts is when the last ones were gone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from homeport.lifecycle import Desired
+from homeport.model import Cause, NodeId, Task
+from scheduler.cluster.changes import Change, Put
+from scheduler.cluster.snapshot import Snapshot
+
+AT_ONCE_MAX = 3
+WINDOW_SECONDS = 11.0
+"""The agent's ten, and a little for the way."""
+
+
+class Pace:
+    """Counts, for one term of leadership. Owned by the controller."""
+
+    def __init__(self, now: float) -> None:
+        """A new leader does not know what was stopped just before it came: `now` counts as that."""
+        self._since = now
+        self._gone: dict[NodeId, list[float]] = {}
+
+    def gone(self, task: Task, now: float) -> None:
+        """The record of a task was deleted."""
+        if _is_surplus(task):
+            self._gone.setdefault(task.node, []).append(now)
+
+    def postpone(
+        self, snapshot: Snapshot, changes: Sequence[Change]
+    ) -> tuple[list[Change], list[Change], float]:
+        """(what may be written now, what must wait, the boot time to look again)."""
+        kept: list[Change] = []
+        late: list[Change] = []
+        room: dict[NodeId, int] = {}
+        for change in changes:
+            value = change.value if isinstance(change, Put) else None
+            if not isinstance(value, Task) or not _is_surplus(value):
+                kept.append(change)
+                continue
+            if value.node not in room:
+                room[value.node] = self._room(snapshot, value.node)
+            if room[value.node] > 0:
+                room[value.node] -= 1
+                kept.append(change)
+            else:
+                late.append(change)
+        return kept, late, snapshot.now + WINDOW_SECONDS
+
+    def _room(self, snapshot: Snapshot, node: NodeId) -> int:
+        begin = snapshot.now - WINDOW_SECONDS
+        if self._since > begin:
+            return 0
+        lately = [when for when in self._gone.get(node, ()) if when > begin]
+        if lately:
+            self._gone[node] = lately
+        else:
+            self._gone.pop(node, None)
+        going = sum(map(_is_surplus, snapshot.stored.tasks_of_node(node)))
+        return AT_ONCE_MAX - len(lately) - going
+
+
+def _is_surplus(task: Task) -> bool:
+    """Whether a reconciler had it stopped while it was live."""
+    return (
+        task.desired is Desired.REMOVED and task.cause is Cause.RECONCILER and task.outcome is None
+    )
