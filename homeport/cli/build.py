@@ -174,6 +174,8 @@ def _hand_over(client: Client, engine: Any, image_id: str, say: Callable[[str], 
         # An archive that is saved again need not have the same bytes: going on is only right
         # when the scheduler holds the beginning of this one, which its digest check decides.
         start = there.received_bytes if there.received_bytes < total else 0
+        if start:
+            say(f"the hand-over goes on after {output.size(start)} that are there already")
         try:
             client.push_image(_chunks(archive, image_id, start, total, digest.hexdigest()))
         except CallFailed:
