@@ -148,7 +148,7 @@ class _Draft:
         if service is None:
             return  # its head is gone, so the record is about to go too
         before = told.tasks.get(task.id)
-        desired = task.desired
+        desired: Desired = task.desired
         if task.outcome is not None:
             # What has ended for good stays so, also when a power cut made the agent forget it. An
             # agent that told of the end itself needs no word of it.

@@ -128,8 +128,14 @@ async def _an_agent_sleeps(world):
     await asyncio.sleep(5)
     await user.put({"web": Wanted("web", 3, 1)})
     for seconds in (1, 3, 10, 60):
-        world.agents[0].pause(seconds)
-        await asyncio.sleep(seconds + 15)
+        for agent in world.agents:
+            agent.pause(seconds)
+        await asyncio.sleep(seconds / 2)
+        if leader := world.leading():
+            leader.kill()  # so that answers and the end of the lane wait for who wakes
+        await asyncio.sleep(seconds / 2 + 15)
+        for machine in world.schedulers:
+            machine.start()
     await settles(world, user)
 
 
