@@ -1,0 +1,46 @@
+"""Which scheduler is tried next, and after what pause."""
+
+from agent.dialing import Dialing
+
+ALL = ("a", "b", "c")
+
+
+def failing(dialing: Dialing, *, lasted: float = 0.0, pause: float = 0.0) -> tuple[float, float]:
+    return dialing.ended(lasted, pause_seconds=pause, leader="")
+
+
+def test_schedulers_take_turns() -> None:
+    dialing = Dialing()
+    assert [dialing.next(ALL) for _ in range(4)] == ["a", "b", "c", "a"]
+
+
+def test_the_first_retry_comes_at_once_and_the_pauses_double_up_to_a_limit() -> None:
+    dialing = Dialing()
+    found = [failing(dialing)[1] for _ in range(9)]
+    assert found == [0.0, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0, 5.0]
+    for _ in range(2000):
+        assert failing(dialing)[1] == 5.0
+
+
+def test_after_a_session_that_lasted_the_next_try_comes_at_once() -> None:
+    dialing = Dialing()
+    for _ in range(5):
+        failing(dialing)
+    assert failing(dialing, lasted=10.0)[1] == 0.0
+    assert failing(dialing, lasted=9.9)[1] == 0.2
+
+
+def test_the_scheduler_that_answered_is_tried_first() -> None:
+    dialing = Dialing()
+    dialing.next(ALL)
+    assert dialing.next(ALL) == "b"
+    dialing.answered()
+    assert [dialing.next(ALL), dialing.next(ALL)] == ["b", "c"]
+
+
+def test_the_leader_that_was_named_is_tried_at_once_and_only_once() -> None:
+    dialing = Dialing()
+    dialing.next(ALL)
+    assert dialing.ended(0.0, pause_seconds=5.0, leader="z") == (0.0, 0.0)
+    assert [dialing.next(ALL), dialing.next(ALL)] == ["z", "b"]
+    assert failing(dialing, pause=5.0) == (5.0, 0.2)
