@@ -17,6 +17,7 @@ from homeport.lifecycle import Desired
 from homeport.model import (
     Assignment,
     Cause,
+    Condition,
     OrderId,
     ServiceGeneration,
     Stack,
@@ -210,3 +211,21 @@ def held(
     if len(stops) + stopped_lately <= limit:
         return frozenset()
     return frozenset(stop.task for stop in stops)
+
+
+def conditions(
+    wanted: Mapping[TaskId, Wanted], leaving: Mapping[TaskId, Leaving]
+) -> tuple[Condition, ...]:
+    """What the node says of itself while stops are held."""
+    stays = sorted(
+        {task for task, leave in leaving.items() if leave.is_held}
+        | {task for task, want in wanted.items() if want.is_held}
+    )
+    if not stays:
+        return ()
+    some = ", ".join(stays[:5]) + (" …" if len(stays) > 5 else "")
+    sentence = (
+        f"{len(stays)} tasks were to be stopped at once by no operator's word; they run on"
+        f" until one removes them: {some}"
+    )
+    return (Condition(name="mass-stop", ok=False, message=sentence),)

@@ -122,20 +122,8 @@ class Worker:
 
     @property
     def conditions(self) -> tuple[Condition, ...]:
-        """Whether removals are held."""
-        journal = self._journal
-        held = sorted(
-            {task for task, leave in journal.leaving.items() if leave.is_held}
-            | {task for task, want in journal.wanted.items() if want.is_held}
-        )
-        if not held:
-            return ()
-        some = ", ".join(held[:5]) + (" …" if len(held) > 5 else "")
-        sentence = (
-            f"{len(held)} tasks were to be stopped at once by no operator's word; they run on"
-            f" until one removes them: {some}"
-        )
-        return (Condition(name="mass-stop", ok=False, message=sentence),)
+        """Whether stops are held."""
+        return rules.conditions(self._journal.wanted, self._journal.leaving)
 
     def _unlisted(self) -> frozenset[TaskId]:
         wanted = self._journal.wanted.items()
