@@ -78,11 +78,17 @@ class Unreachable(CallFailed):
 
 
 def addresses(given: str | Sequence[str] | None = None) -> tuple[str, ...]:
-    """The schedulers to try: as given, else from $HOMEPORT_SCHEDULER, else on this machine."""
+    """The schedulers to try: as given, else from $HOMEPORT_SCHEDULER, else on this machine.
+
+    Raises ValueError when that names none.
+    """
     if given is None:
         given = os.environ.get(ADDRESS_VARIABLE) or DEFAULT_ADDRESS
     parts = given.split(",") if isinstance(given, str) else given
-    return tuple(part.strip() for part in parts if part.strip())
+    found = tuple(part.strip() for part in parts if part.strip())
+    if not found:
+        raise ValueError(f"{given!r} names no scheduler, such as {DEFAULT_ADDRESS}")
+    return found
 
 
 def failure(error: Any) -> CallFailed:
