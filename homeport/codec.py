@@ -15,6 +15,7 @@ import enum
 import types
 import typing
 from collections.abc import Callable
+from sys import intern
 from typing import Any, TypeVar
 
 from google.protobuf.message import DecodeError, Message
@@ -236,4 +237,8 @@ def _scalar(
     if optional or descriptor.has_presence:
         # What a client left out means what the value's own default means.
         return write, lambda message: getattr(message, name) if message.HasField(name) else default
+    if descriptor.type == descriptor.TYPE_STRING:
+        # Names and ids: a hundred thousand tasks share a few thousand of them, and protobuf
+        # would make a new string for each.
+        return write, lambda message: intern(getattr(message, name))
     return write, lambda message: getattr(message, name)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
+from sys import intern
 from typing import NewType
 
 from homeport.lifecycle import Desired, TaskState
@@ -34,13 +35,14 @@ TaskId = NewType("TaskId", str)
 
 def task_id(service: ServiceId, slot: int, n: int) -> TaskId:
     """The n-th task in this slot; its key in the store and its name everywhere."""
-    return TaskId(f"{service}/{slot}/{n}")
+    # Half a dozen indexes keep it: they share one string.
+    return TaskId(intern(f"{service}/{slot}/{n}"))
 
 
 def split_task_id(task: TaskId) -> tuple[ServiceId, int, int]:
     """The inverse of `task_id`; raises ValueError for anything else."""
     service, slot, n = task.rsplit("/", 2)
-    return ServiceId(service), int(slot), int(n)
+    return ServiceId(intern(service)), int(slot), int(n)
 
 
 class Availability(enum.Enum):
