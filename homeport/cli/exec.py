@@ -114,8 +114,8 @@ def _print_until_end(answers: Iterator[Any]) -> int:
 
 
 def _feed(requests: queue.Queue[control_pb2.ExecRequest | None]) -> None:
-    descriptor = sys.stdin.fileno()
     with contextlib.suppress(OSError):  # a terminal that went away, or a directory: nothing to read
+        descriptor = sys.stdin.fileno()
         while data := os.read(descriptor, _CHUNK_BYTES):
             requests.put(control_pb2.ExecRequest(input=dispatcher_pb2.Input(data=data)))
     requests.put(control_pb2.ExecRequest(input=dispatcher_pb2.Input(eof=True)))

@@ -1,6 +1,6 @@
 """What people see, letter by letter: `plan`, `ps`, `services`, `nodes`, `explain` and `events`.
 
-The answers are values; how they come to be is tested elsewhere. `HOMEPORT_GOLDEN=write` writes
+The answers are values; how they come to be is tested elsewhere. `HOMEPORT_UPDATE_GOLDEN=1` writes
 the files anew: read the difference before it is committed.
 """
 
@@ -27,7 +27,7 @@ Field = control_pb2.FieldChange
 
 def check(name: str, shown: str) -> None:
     file = GOLDEN / name
-    if os.environ.get("HOMEPORT_GOLDEN") == "write":
+    if os.environ.get("HOMEPORT_UPDATE_GOLDEN"):
         file.write_text(shown)
     assert shown == file.read_text()
 
