@@ -1,6 +1,19 @@
 """What every test may use: the testbed's fixtures (tests/testbed explains them)."""
 
 import asyncio
+import os
+
+from hypothesis import HealthCheck, settings
+
+# Machines are shared and noisy: how long an example took says nothing. A run that decides about
+# a change draws the same examples each time; whoever searches draws new ones.
+settings.register_profile(
+    "homeport",
+    deadline=None,
+    derandomize=os.environ.get("CI") == "true",
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("homeport")
 
 # Python 3.11 makes a loop for whoever asks for the current one, and pytest-asyncio asks and never
 # closes it: an error at the end of every run that mixes tests with and without a loop.
