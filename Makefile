@@ -44,9 +44,10 @@ fmt: $(DEV) ## format, and mend what the linter can mend itself
 proto: ## generate homeport/v1 from proto/
 	tools/proto.sh generate
 
-bench: $(DEV) ## measure; prints figures, judges nothing (ONLY=name for one)
+bench: $(DEV) ## measure; prints figures, judges nothing (ONLY=name for one; docs/performance.md)
 	@tests/setup.sh
-	$(PYTEST) tests/bench -m bench -s --timeout=0 $(if $(ONLY),-k "$(ONLY)") $(ARGS)
+	IDLE_SECONDS=$(or $(IDLE_SECONDS),60) $(PYTEST) tests/bench -m bench -s --timeout=0 \
+	  $(if $(ONLY),-k "$(ONLY)") $(ARGS)
 
 e2e: $(DEV) ## the suites on three real engines (ONLY=name for tests/e2e/test_NAME.py)
 	@tests/setup.sh

@@ -20,6 +20,7 @@ from contextlib import closing
 from homeport.seams import SystemClock
 from scheduler.store.base import ABSENT, OPERATIONS_MAX, Write
 from scheduler.store.sqlite import SqliteStore
+from tests.bench import results
 
 VALUE = bytes(range(200))
 IN_FLIGHT = 8
@@ -79,13 +80,13 @@ async def store(folder, writes, in_flight, watched=False):
     return rate, statistics.median(times) * 1_000
 
 
-def main():
+def main(given=None):
     """Alternate the two and print medians and ratios."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--writes", type=int, default=240_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--folder", help="where to write; default: the usual temporary folder")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(given)
     writes = arguments.writes // OPERATIONS_MAX * OPERATIONS_MAX
     figures = {}
     for _ in range(arguments.rounds):
@@ -101,6 +102,7 @@ def main():
         ):
             with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
                 figures.setdefault(name, []).append(run(pathlib.Path(folder)))
+    results.keep("store", figures)
     base = statistics.median(rate for rate, _ in figures["bare loop, 120 per commit"])
     for name, found in figures.items():
         rate = statistics.median(rate for rate, _ in found)

@@ -109,6 +109,11 @@ def ready(address: str, nodes: int) -> bool:
     return False
 
 
+def is_ready(http: str) -> bool:
+    with urllib.request.urlopen(f"http://{http}/readyz", timeout=30) as page:
+        return page.status == 200
+
+
 @contextlib.contextmanager
 def agent(scheduler: Scheduler, engine: RunningEngine, directory: Path) -> Iterator[Daemon]:
     metrics = f"127.0.0.1:{free_port()}"
@@ -185,7 +190,7 @@ def test_a_scheduler_with_100_nodes_and_100000_tasks(tmp_path: Path) -> None:
     with scheduler.daemon:
         begin = time.monotonic()
         scheduler.daemon.wait_for(
-            lambda: b"ok" in urllib.request.urlopen(f"http://{scheduler.http}/readyz").read(),
+            lambda: is_ready(scheduler.http),
             "readiness",
             deadline_seconds=READY_SECONDS,
         )

@@ -9,7 +9,6 @@ Left out: Homeport's figure includes its durable store, its placement and its re
 loop's includes nothing of that. No health checks anywhere.
 """
 
-import json
 import os
 import statistics
 import time
@@ -19,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from homeport.v1 import control_pb2, types_pb2
+from tests.bench import results
 from tests.e2e.cluster import Cluster
 from tests.testbed.hosts import Lab
 
@@ -171,4 +171,4 @@ def test_ninety_containers_on_three_engines(tmp_path: Path) -> None:
     for name, each in seconds.items():
         values = " ".join(f"{value:.2f}" for value in each)
         print(f"  {name:20} {medians[name]:6.2f}  x{medians[name] / best:.2f}   {values}")
-    (tmp_path / "ninety.json").write_text(json.dumps(seconds))
+    results.keep("ninety", seconds)
