@@ -9,6 +9,7 @@ Ctrl-C stops the control plane only: containers run on, as they do whenever it i
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shlex
 import signal
@@ -202,24 +203,32 @@ def default_state_dir(example: bool) -> Path:
 
 
 def free_address(address: str) -> str:
-    """The address, or one with a free port where that one is taken by somebody else."""
-    host, _, port = address.rpartition(":")
-    host = host.strip("[]")
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, int(port)))
-        except OSError:
-            pass
-        else:
-            chosen: int = probe.getsockname()[1]  # another than `port` where that is 0
-            return f"{address.rpartition(':')[0]}:{chosen}"
-    with socket.socket(family) as probe:
-        probe.bind((host, 0))
-        free: int = probe.getsockname()[1]
+    """The address, or one with a free port where that one is taken by somebody else.
+
+    Port 0 means any free one. Raises UsageError for what is no HOST:PORT, and StartFailed for
+    what cannot be listened on here.
+    """
+    named, _, port = address.rpartition(":")
+    host = named.strip("[]")
+    if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise click.UsageError(f"'{address}' is not HOST:PORT, such as {DEFAULT_ADDRESS}")
+    try:
+        return f"{named}:{_bound_port(host, int(port))}"
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise StartFailed(f"cannot listen on {address}: {error.strerror or error}") from None
+    free = _bound_port(host, 0)
     output.note(f"{address} is in use; taking port {free} instead.")
-    return f"{host}:{free}"
+    return f"{named}:{free}"
+
+
+def _bound_port(host: str, port: int) -> int:
+    """The port that a socket gets which asks for this one; OSError when it gets none."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind((host, port))
+        chosen: int = probe.getsockname()[1]
+    return chosen
 
 
 @contextlib.contextmanager

@@ -56,7 +56,7 @@ def until_ready(
         services = [view for view in client.services(stack) if _named(view.service.name, names)]
         tasks = list(client.tasks(stack=stack, all=True))
         missing = [view for view in services if not _is_ready(view, tasks)]
-        paused = [view for view in services if view.rollout.state == types_pb2.ROLLOUT_STATE_PAUSED]
+        paused = [view for view in services if _is_paused(view)]
         if services and not missing:
             return 0
         for view in paused:
@@ -115,6 +115,14 @@ def until_gone(client: Client, stack: str, names: Collection[str], timeout_secon
 
 def _named(name: str, names: Collection[str]) -> bool:
     return not names or name in names
+
+
+def _is_paused(view: Any) -> bool:
+    """Whether the newest generation's rollout has stopped; that of one before says nothing."""
+    return bool(
+        view.rollout.state == types_pb2.ROLLOUT_STATE_PAUSED
+        and view.rollout.generation >= view.service.template_generation
+    )
 
 
 def _is_ready(view: Any, tasks: list[Any]) -> bool:

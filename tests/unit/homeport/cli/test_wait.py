@@ -132,9 +132,17 @@ def test_the_exit_code_says_how_the_waiting_ended() -> None:
     assert wait_for(task()) == (0, [])
     assert wait_for(starting)[0] == 124
     assert wait_for(pending)[0] == 2
-    paused = types_pb2.Rollout(state=types_pb2.ROLLOUT_STATE_PAUSED, message="web.1 failed")
+    paused = types_pb2.Rollout(
+        generation=1, state=types_pb2.ROLLOUT_STATE_PAUSED, message="web.1 failed"
+    )
     code, said = wait_for(starting, rollout=paused)
     assert (code, said) == (1, ["hello/web: rollout paused: web.1 failed"])
+
+
+def test_the_paused_rollout_of_an_older_generation_does_not_end_the_waiting() -> None:
+    """Right after `apply` the scheduler may not have begun the new one."""
+    paused = types_pb2.Rollout(generation=1, state=types_pb2.ROLLOUT_STATE_PAUSED)
+    assert wait_for(task(generation=1), rollout=paused, generation=2)[0] == 124
 
 
 def test_the_time_being_up_each_task_is_named_with_its_reason() -> None:
