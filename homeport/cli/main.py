@@ -101,6 +101,16 @@ def cli(context: click.Context, scheduler: str | None) -> None:
     """Keep containers running on the machines of a home lab.
 
     Start with `homeport up` on one machine, then `homeport apply -f compose.yaml`.
+
+    \b
+    Ends with
+      0    done
+      1    failed; `plan`: there are differences
+      2    wrong usage, or a task fits nowhere; `plan`: failed
+      69   no scheduler answers
+      124  waited for as long as was said
+      130  interrupted by Ctrl-C
+    and `exec` with what the command ended with.
     """
     if scheduler is not None and not scheduler.strip(" ,"):
         raise click.UsageError("--scheduler names no address, such as 127.0.0.1:7070")
