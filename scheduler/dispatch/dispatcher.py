@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import structlog
@@ -252,8 +253,14 @@ class Dispatcher:
             session=hello.session_id,
             boot_id=hello.boot_id,
         )
-        self._set(node, opened)
-        knows = opened.reported and running_hash(heard.values()) == hello.running_hash
+        # What was known of its tasks counts only if nothing has happened to them meanwhile. After a
+        # silence that is for a report to say: also this hello may have been long on its way.
+        knows = (
+            opened.reported
+            and old.state is NodeState.READY
+            and running_hash(heard.values()) == hello.running_hash
+        )
+        self._set(node, replace(opened, reported=knows))
         session.post(self._welcome(node, send_report=not knows))
         try:
             await session.run(requests, self._taken_in, _inventory(hello))

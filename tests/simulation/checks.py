@@ -343,7 +343,10 @@ class Checks:
                 live = [task for task in self._tasks() if task.service == head.id]
                 slots = [task.slot for task in live if _is_wanted(task) or want.may_end]
                 number = nodes if head.mode is Mode.GLOBAL else head.replicas
-                waits = want.crashes and len(slots) < number  # before the next try
+                # Before the next try, or for a service of which no task is wanted.
+                after = services.get(want.after)
+                waits = want.crashes or (after is not None and not after.replicas)
+                waits = waits and len(slots) < number
                 if len(slots) != len(set(slots)) or (len(slots) != number and not waits):
                     yield f"{stack}/{name} has slots {sorted(slots)} and wants {number}"
                 rollout = self.records.get(keys.rollout(head.id))

@@ -9,6 +9,7 @@ import asyncio
 from dataclasses import replace
 
 from agent.runtime.base import Phase
+from agent.runtime.simulated_engine import script_of
 
 KINDS = {
     # kind: mean seconds between two of them
@@ -223,7 +224,7 @@ class Nemesis:
     async def _a_container_is_unwell(self):
         engine = self._engine()
         if (container := self._container(engine)) is not None:
-            script = container.script
+            script = script_of(container.spec.labels)
             self.world.trace.note(f"------ {container.task} is unwell")
             self.world.checks.unwell(container)
             container.script = replace(script, health="unhealthy", health_after_ms=0)

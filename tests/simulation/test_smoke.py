@@ -18,10 +18,10 @@ import pytest
 
 from agent import orders as rules
 from agent.orders import Verdict
+from agent.runtime.base import Phase
 from agent.session import Sessions
 from agent.worker import Worker
 from homeport.model import Cause, Tombstone
-from scheduler.cluster.tables import Tables
 from scheduler.dispatch import assignments
 from scheduler.dispatch.dispatcher import Dispatcher
 from scheduler.election import Leadership
@@ -91,6 +91,39 @@ async def _a_node_comes_back(world):
 
 def test_a_node_that_comes_back_loses_its_surplus_without_an_operators_word():
     verdict = play(1, acts=_a_node_comes_back)
+    assert not verdict.violations, verdict.words()
+
+
+async def _a_broken_copy_comes_back(world):
+    """A node is cut off, its task gets a successor, and then its container breaks for good."""
+    user = User(world, "shop", [])
+    world.start()
+    await asyncio.sleep(5)
+    await user.put({"web": Wanted("web", 1, 1)})
+    await asyncio.sleep(5)
+    away = next(machine for machine in world.agents if machine.engine.ours())
+    for machine in world.schedulers:
+        world.network.cut(away.name, machine.name)
+        world.network.cut(machine.name, away.name)
+    await asyncio.sleep(25)
+    old = away.engine.ours()[0]
+    old.script = replace(old.script, fail_start="the disk is broken")
+    away.engine.end(old.task, 1)
+    successor = next(
+        machine.engine.ours()[0]
+        for machine in world.agents
+        if machine is not away and machine.engine.ours()
+    )
+    started = successor.started_at
+    world.network.heal()
+    await settles(world, user)
+    if (successor.phase, successor.started_at) != (Phase.RUNNING, started):
+        world.checks.violate("the copy that ran well was stopped for one that does not run")
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_successor_that_runs_stays_when_what_it_replaced_comes_back_broken(seed):
+    verdict = play(seed, acts=_a_broken_copy_comes_back)
     assert not verdict.violations, verdict.words()
 
 
@@ -220,18 +253,12 @@ def _forgets_ends(patch):
     patch.setattr(outcomes, "decide", lambda snapshot, service: [])
 
 
-def _forgets_acknowledged_requests(patch):
-    """A repeated request is carried out again."""
-    patch.setattr(Tables, "request", lambda self, request_id: None)
-
-
 MUTANTS = [
     (_takes_absence_for_a_stop, "S7"),
     (_commits_without_fence_or_versions, ""),
     (_leads_for_ever, "S3:"),
     (_numbers_tasks_anew, "used twice"),
     (_forgets_ends, "L1:"),
-    (_forgets_acknowledged_requests, ""),
 ]
 
 

@@ -83,6 +83,10 @@ class Wanted:
         return TEMPLATES[self.template].crashes
 
     @property
+    def after(self):
+        return TEMPLATES[self.template].after
+
+    @property
     def may_end(self):
         return TEMPLATES[self.template].may_end
 

@@ -103,6 +103,8 @@ class World:
             machine.store.heal()
             machine.start()
         for machine in self.agents:
+            for container in machine.engine.all():
+                container.script = script_of(container.spec.labels)
             machine.engine.recover()
             machine.start()
 
@@ -430,6 +432,8 @@ class WatchedEngine(SimulatedEngine):
     def begin(self, container):
         self.machine.world.checks.starts(self.machine, container)
         super().begin(container)
+        if container.script.health == "unhealthy":
+            self.machine.world.checks.unwell(container)
 
     def stop(self, container, exit_code):
         self.machine.world.checks.stops(self.machine, container)
