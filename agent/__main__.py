@@ -83,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--metrics-address", metavar="HOST:PORT", help="/metrics and /livez (127.0.0.1:7072)")
     add("--no-task-metrics", dest="task_metrics", action="store_false", default=None,
         help="leave cAdvisor's names to a cAdvisor that runs here")  # fmt: skip
-    add("--join-token", help="from `homeport join-token`, when the cluster asks for one")
+    add("--join-token", help="for a cluster that asks for one; none does yet")
     add("--insecure", action="store_true", default=None, help="talk in plain text to others")
     add("--starts-in-flight", type=int, metavar="N", help="containers started at a time (4)")
     add("--log-format", choices=logs.FORMATS, help="console, json, or auto")

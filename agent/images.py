@@ -59,10 +59,6 @@ class Images:
                     raise Rejected(f"the archive of image {image_id} holds another image")
             self._here.add(image_id)
 
-    def recheck(self) -> None:
-        """Somebody may have removed images: ask the engine again."""
-        self._here.clear()
-
     async def _fetch(self, image_id: str, progress: Progress) -> Path:
         link = self._link()
         if link is None:

@@ -30,7 +30,7 @@ import grpc.aio
 from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2
 
-from homeport.v1 import control_pb2, types_pb2
+from homeport.v1 import control_pb2
 
 DEFAULT_ADDRESS = "127.0.0.1:7070"
 ADDRESS_VARIABLE = "HOMEPORT_SCHEDULER"
@@ -499,7 +499,3 @@ def _pause(tries: int, known: int) -> float:
 def _serialize(message: Any) -> bytes:
     data: bytes = message.SerializeToString()
     return data
-
-
-NODE_STATES = types_pb2.NodeState
-"""For callers who compare `NodeView.state`."""

@@ -2,7 +2,7 @@
 
 A task's observed state only moves forward within an attempt; the agent alone starts a
 new attempt (BACKOFF -> STARTING with attempt + 1). The scheduler writes ORPHANED and
-nothing else: all other states are what an agent saw. `docs/task-lifecycle.md` is drawn
+nothing else of what runs: all other states are what an agent saw. `docs/task-lifecycle.md` is drawn
 from these tables (`python -m homeport.lifecycle`), never by hand.
 """
 
@@ -127,9 +127,6 @@ AGENT: Mapping[TaskState, frozenset[TaskState]] = {
     S.ORPHANED: frozenset({S.REMOVED}),
     S.REMOVED: frozenset(),
 }
-
-NEW_ATTEMPT = frozenset({S.PREPARING, S.STARTING, S.RUNNING})
-"""Where the attempt after a BACKOFF may be seen first."""
 
 TABLES: Mapping[Writer, Mapping[TaskState, frozenset[TaskState]]] = {
     Writer.SCHEDULER: SCHEDULER,

@@ -64,7 +64,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="homeport scheduler",
         description="Keep what users want, choose machines, and tell agents what to run.",
-        epilog=f"Every option can be set as {PREFIX}NAME in the environment or in FILE (TOML).",
+        epilog=f"Every option can also be set in the environment (--state-dir as {PREFIX}STATE_DIR)"
+        " or in FILE (TOML: state_dir = …).",
     )
     add = parser.add_argument
     add("--listen", metavar="HOST:PORT", help="gRPC for users and agents (127.0.0.1:7070)")

@@ -69,6 +69,9 @@ def apply(
 
     Applying the same file again changes nothing; services that the file no longer names are
     removed, their volumes kept.
+
+    A relative bind source means a path of this machine. Which node that is, its agent's state
+    says; where that cannot be read, HOMEPORT_NODE names the node.
     """
     if dry_run:
         options.invocation(context).failed = PLAN_FAILED

@@ -33,6 +33,7 @@ COMMANDS = {
     "exec": ("homeport.cli.exec:execute", "Run a command inside a task."),
     "explain": ("homeport.cli.explain:explain", "Say why a task is where it is, or nowhere."),
     "logs": ("homeport.cli.logs:logs", "Show what tasks write."),
+    "node": ("homeport.cli.nodes:node", "Forget a machine."),
     "nodes": ("homeport.cli.nodes:nodes", "List the machines."),
     "plan": ("homeport.cli.apply:plan", "Show what apply would do."),
     "ps": ("homeport.cli.tasks:ps", "List the tasks."),

@@ -89,3 +89,24 @@ def drain(context: click.Context, node: str) -> None:
     Tasks whose data lives on the node stay where they are; `homeport explain` says which.
     """
     _set(context, node, types_pb2.AVAILABILITY_DRAIN)
+
+
+@click.group()
+def node() -> None:
+    """Change what the cluster knows of a machine."""
+
+
+@node.command("rm")
+@click.argument("name", metavar="NODE")
+@click.option("--force", is_flag=True, help="Also when it is up, or has data that tasks belong to.")
+@click.pass_context
+def forget(context: click.Context, name: str, force: bool) -> None:
+    """Forget NODE: its tasks are replaced elsewhere, its volumes given up.
+
+    Nothing on the machine itself is stopped or deleted.
+    """
+    client = options.connect(context)
+    answer = client.remove_node(control_pb2.RemoveNodeRequest(node=name, force=force))
+    click.echo(f"node/{name} removed")
+    if answer.volumes:
+        output.note(f"Given up, with their data on that machine: {', '.join(answer.volumes)}")

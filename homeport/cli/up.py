@@ -12,6 +12,7 @@ import contextlib
 import errno
 import os
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -183,6 +184,8 @@ def up(
             _greet(cluster)
             if example:
                 _deploy_example(cluster)
+            else:
+                _advise(cluster)
             while True:
                 cluster.check()
                 time.sleep(0.5)
@@ -249,11 +252,11 @@ def _interrupts() -> Iterator[None]:
 
 
 def _greet(cluster: Cluster) -> None:
-    listen = cluster.listen
     node = next(iter(cluster.client.nodes())).node
     engine = node.inventory.engine
     click.echo(
-        f"Homeport runs on this machine: API {listen}, metrics http://{cluster.http}/metrics"
+        f"Homeport runs on this machine: API {cluster.listen},"
+        f" metrics http://{cluster.http}/metrics"
     )
     if not engine or "DOCKER" not in node.inventory.drivers:
         click.echo(
@@ -263,17 +266,33 @@ def _greet(cluster: Cluster) -> None:
     else:
         click.echo(f"Node {node.name} runs containers with {engine}.")
     click.echo(f"State and logs: {cluster.state}")
-    prefix = "" if listen == DEFAULT_ADDRESS else f"export HOMEPORT_SCHEDULER={listen}\n  "
+
+
+def _advise(cluster: Cluster) -> None:
+    """What to type next, on a cluster that is empty still."""
+    homeport = _command(cluster.listen)
     click.echo(
         "\nType next, in another terminal:\n"
-        f"  {prefix}homeport nodes\n"
-        "  homeport plan -f compose.yaml\n"
-        "  homeport apply -f compose.yaml\n"
-        "  homeport ps\n"
+        f"  {homeport} nodes\n"
+        f"  {homeport} plan -f compose.yaml\n"
+        f"  {homeport} apply -f compose.yaml\n"
+        f"  {homeport} ps\n"
         "\nAdd another machine (until encryption lands, only on a network that you trust):\n"
         "  here:   homeport up --listen 0.0.0.0:7070 --insecure\n"
         f"  there:  homeport agent --scheduler {socket.gethostname()}:7070 --insecure\n"
     )
+
+
+def _command(listen: str) -> str:
+    """What to type to reach this cluster: the command by the name that finds it here."""
+    called, found = Path(sys.argv[0]), shutil.which("homeport")
+    if found is not None and called.exists() and Path(found).samefile(called):
+        name = "homeport"
+    elif called.name == "homeport":
+        name = shlex.quote(min(str(called), os.path.relpath(called), key=len))
+    else:
+        name = f"{shlex.quote(sys.executable)} -m homeport"
+    return name if listen == DEFAULT_ADDRESS else f"{name} -s {listen}"
 
 
 def _deploy_example(cluster: Cluster) -> None:
@@ -298,14 +317,14 @@ def _deploy_example(cluster: Cluster) -> None:
         raise StartFailed("the example did not start; `homeport events` says what happened")
     click.echo(f"\nThe example answers at http://127.0.0.1:{port}/")
     shown = " ".join(f"{name}={shlex.quote(value)}" for name, value in settings.items())
-    chosen = "" if listen == DEFAULT_ADDRESS else f"HOMEPORT_SCHEDULER={listen} "
+    homeport = _command(listen)
     click.echo(
         "\nType next, in another terminal:\n"
         f"  curl http://127.0.0.1:{port}/\n"
-        f"  {chosen}.venv/bin/homeport ps\n"
-        f"  {chosen}.venv/bin/homeport logs hello/visitor -f\n"
-        f"  {chosen}.venv/bin/homeport explain hello/web.1\n"
-        f"  {shown} {chosen}.venv/bin/homeport plan -f {folder / file}\n"
+        f"  {homeport} ps\n"
+        f"  {homeport} logs hello/visitor -f\n"
+        f"  {homeport} explain hello/web.1\n"
+        f"  {shown} {homeport} plan -f {shlex.quote(os.path.relpath(folder / file))}\n"
         "\nCtrl-C here stops and removes all of it."
     )
 

@@ -29,7 +29,7 @@ from homeport.model import (
     TaskUsage,
     task_id,
 )
-from homeport.spec import Resources, ServiceSpec
+from homeport.spec import Resources
 from homeport.v1 import control_pb2, types_pb2
 from scheduler.api import admission
 from scheduler.cluster.observed import Refusal, Waiting, is_ready
@@ -301,10 +301,3 @@ def health_word(status: TaskStatus) -> str:
     """RUNNING, and how well, for sentences."""
     word = status.state.name.lower()
     return word if status.health is Health.NONE else f"{word}, {status.health.name.lower()}"
-
-
-def image_of(spec: ServiceSpec) -> str:
-    """What a service runs, for people."""
-    return spec.container.image or " ".join(
-        spec.container.command.args if spec.container.command is not None else ()
-    )

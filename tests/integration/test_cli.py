@@ -229,6 +229,29 @@ def test_a_node_is_cordoned_drained_and_used_again(homeport):
     homeport.ok("wait", "hello", "--timeout", "20")
 
 
+def test_a_node_that_is_up_is_not_forgotten_by_accident(homeport):
+    name = next(iter(homeport.client.nodes())).node.name
+    done = homeport("node", "rm", name)
+    assert done.returncode == 1
+    assert name in done.stderr
+    assert "--force" in done.stderr
+    assert name in {view.node.name for view in homeport.client.nodes()}
+
+
+def test_this_machine_s_node_may_be_named(homeport, monkeypatch):
+    """A relative bind then pins the service there."""
+    name = next(iter(homeport.client.nodes())).node.name
+    (homeport.folder / "here").mkdir()
+    file = homeport.file("bind.yaml", WEB + "    volumes: ['./here:/data']\n")
+    monkeypatch.setenv("HOMEPORT_NODE", name)
+    planned = homeport("plan", "-f", file, "-p", "bound", "-o", "json")
+    assert planned.returncode == 1, planned.stderr
+    placed = {task.get("node") for task in json.loads(planned.stdout)["tasks"]}
+    assert placed <= {name, None, ""}
+    monkeypatch.setenv("HOMEPORT_NODE", "nowhere")
+    assert "nowhere" in homeport("plan", "-f", file, "-p", "bound").stderr
+
+
 def test_exec_runs_in_a_task(homeport):
     words = ("exec", "-i", "hello/web.1", "--", "cat")
     with homeport.process(*words, stdin=subprocess.PIPE) as process:
