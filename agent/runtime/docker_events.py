@@ -14,6 +14,8 @@ import threading
 from collections.abc import AsyncGenerator
 from typing import Any
 
+import structlog
+
 from agent.runtime.base import LABEL_CLUSTER, RuntimeEvent, Unavailable
 from agent.runtime.docker_engine import Client, Engine
 from agent.runtime.docker_streams import Connection
@@ -24,6 +26,8 @@ ACTIONS = ("start", "die", "destroy", "oom", "health_status", "pause", "unpause"
 QUIET_SECONDS = 300.0
 """A stream without any event is made anew after this long: it may be dead unnoticed."""
 RECONNECT_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0)
+
+log = structlog.get_logger(__name__)
 
 
 class Events:
@@ -65,8 +69,9 @@ class Events:
                 tries = 0
             except Unavailable:
                 pass
-            except Exception:  # noqa: BLE001, S110 - listening goes on, whatever the engine sent
-                pass
+            except Exception:
+                # Listening goes on, whatever the engine sent; but a mistake of ours shows.
+                log.exception("cannot read the engine's events; connects again")
             finally:
                 self._connection.release()
             if self._ended.wait(RECONNECT_SECONDS[min(tries, len(RECONNECT_SECONDS) - 1)]):
