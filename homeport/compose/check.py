@@ -13,8 +13,6 @@ from homeport.compose.problems import Report, Where
 from homeport.compose.rows import OPEN, ROWS, Row, Standing
 from homeport.compose.tree import Mapping, Node, Scalar, Sequence, is_extension, is_null
 
-BY_PATH: dict[str, Row] = {row.path: row for row in ROWS}
-
 
 def _children() -> dict[str, dict[str, Row]]:
     children: dict[str, dict[str, Row]] = defaultdict(dict)

@@ -18,7 +18,6 @@ from homeport.compose.sources import is_absolute
 from homeport.compose.view import View
 from homeport.spec import Mount, MountKind
 
-VOLUME_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
 PROPAGATION = ("private", "rprivate", "shared", "rshared", "slave", "rslave")
 _CONSISTENCY = ("consistent", "cached", "delegated")
 _RECURSIVE = {name: name for name in ("enabled", "disabled", "writable", "readonly")}
