@@ -31,8 +31,8 @@ _EVERYWHERE = (
 )  # fmt: skip
 
 _WAYS_OUT = (
-    "Make this machine a node (`homeport join`), use a named volume, or put the files on a node "
-    "and give their absolute path with a placement constraint"
+    "Make this machine a node (`homeport agent --scheduler HOST:PORT`), use a named volume, or put "
+    "the files on a node and give their absolute path with a placement constraint"
 )
 
 

@@ -176,7 +176,7 @@ def test_a_writable_source_is_refused_with_the_ways_out(project: Project) -> Non
     (problem,) = project.refused("volumes: ['./a:/a']", machine=NOT_A_NODE)
     assert problem.startswith("compose.yaml:4:15: services.web.volumes[0]: ")
     assert "which is not a node of the cluster, and is writable. Add `:ro`" in problem
-    assert "Make this machine a node (`homeport join`), use a named volume" in problem
+    assert "Make this machine a node (`homeport agent --scheduler HOST:PORT`), use a" in problem
 
 
 @pytest.mark.parametrize(
