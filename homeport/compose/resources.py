@@ -120,7 +120,6 @@ def cpu_tuning(service: View, limit: Resources) -> CpuTuning:
     quota = service.at("cpu_quota")
     if limit.cpu_millis and (quota is not None or service.at("cpu_period") is not None):
         service.refuse("`cpus` and `cpu_quota`/`cpu_period` say the same twice", "Keep `cpus`")
-    percent = service.at("cpu_percent")
     return CpuTuning(
         shares=service.whole("cpu_shares", 0, 262_144),
         period_us=_microseconds(service, "cpu_period"),
@@ -128,12 +127,6 @@ def cpu_tuning(service: View, limit: Resources) -> CpuTuning:
         rt_period_us=_microseconds(service, "cpu_rt_period"),
         rt_runtime_us=_microseconds(service, "cpu_rt_runtime"),
         cpuset=text,
-        count=service.whole("cpu_count", 0, 4_096),
-        percent=(
-            percent.read(lambda text: quantities.fraction(text, 0, 100), 0.0)
-            if percent is not None
-            else 0.0
-        ),
     )
 
 

@@ -90,8 +90,11 @@ def _children(parent: str, field: str, names: str, test: str = "") -> tuple[Row,
     return tuple(rows)
 
 
-_DEPLOY_TEXT = "services.*.deploy"
 _WINDOWS = "Homeport runs Linux containers"
+_REAL_TIME = (
+    "needs a kernel that schedules groups in real time; an engine on another kernel refuses the "
+    "container"
+)
 
 TOP = (
     _notice("version", "is obsolete; Compose ignores it too", way_out="Remove the line"),
@@ -149,12 +152,24 @@ SERVICE = (
         field="NetworkAttachment.aliases",
         way_out="Reach the container by this name, and find it with `homeport ps`",
     ),
-    _mapped("services.*.cpu_count", "CpuTuning.count"),
-    _mapped("services.*.cpu_percent", "CpuTuning.percent"),
+    _refused(
+        "services.*.cpu_count", f"is for Windows containers; {_WINDOWS}",
+        "Limit the cores with `cpus`",
+    ),
+    _refused(
+        "services.*.cpu_percent", f"is for Windows containers; {_WINDOWS}",
+        "Limit the cores with `cpus`",
+    ),
     _mapped("services.*.cpu_period", "CpuTuning.period_us"),
     _mapped("services.*.cpu_quota", "CpuTuning.quota_us"),
-    _mapped("services.*.cpu_rt_period", "CpuTuning.rt_period_us"),
-    _mapped("services.*.cpu_rt_runtime", "CpuTuning.rt_runtime_us"),
+    _notice(
+        "services.*.cpu_rt_period", _REAL_TIME, field="CpuTuning.rt_period_us",
+        way_out="Leave it out where nodes refuse it",
+    ),
+    _notice(
+        "services.*.cpu_rt_runtime", _REAL_TIME, field="CpuTuning.rt_runtime_us",
+        way_out="Leave it out where nodes refuse it",
+    ),
     _mapped("services.*.cpu_shares", "CpuTuning.shares"),
     _mapped("services.*.cpus", "ContainerSpec.limits.cpu_millis"),
     _mapped("services.*.cpuset", "CpuTuning.cpuset"),
@@ -172,7 +187,7 @@ SERVICE = (
         "services.*.depends_on.*.restart",
         "is recorded, but a restart of the other service does not restart this one",
         field="Dependency.restart", test=DEPENDENCIES, always=False,
-        way_out="Restart both with `homeport restart`",
+        way_out="To restart both, remove them with `homeport rm` and `homeport apply` again",
     ),
     _notice("services.*.develop", "is used by `compose watch` only", way_out="Nothing to do"),
     _notice("services.*.develop.watch", "is used by `compose watch` only"),
@@ -295,7 +310,11 @@ SERVICE = (
     _mapped("services.*.stdin_open", "ContainerSpec.stdin_open"),
     _mapped("services.*.stop_grace_period", "ContainerSpec.stop_grace_ms"),
     _mapped("services.*.stop_signal", "ContainerSpec.stop_signal"),
-    _mapped("services.*.storage_opt", "ContainerSpec.storage_opt"),
+    _notice(
+        "services.*.storage_opt", "depends on the node's storage driver; an engine whose driver "
+        "lacks the option refuses the container", field="ContainerSpec.storage_opt",
+        way_out="Leave it out where nodes refuse it",
+    ),
     _mapped("services.*.sysctls", "ContainerSpec.sysctls"),
     _mapped("services.*.tmpfs", "ContainerSpec.mounts"),
     _mapped("services.*.tty", "ContainerSpec.tty"),
@@ -345,7 +364,8 @@ BUILD = (
     ),
     *(
         _notice(
-            f"services.*.build.{key}", "needs BuildKit, which `apply --build` does not use yet",
+            f"services.*.build.{key}", "needs BuildKit, which `apply --build` does not use yet: "
+            "it refuses this build",
             way_out="Build the image with `docker buildx build --load`, and apply without --build",
         )
         for key in (
@@ -448,7 +468,11 @@ DEPLOY = (
 
 OURS = (
     _mapped("services.*.x-homeport", "ServiceSpec", CLUSTER + "node"),
-    _mapped("services.*.x-homeport.exclusive", "ServiceSpec.exclusive", CLUSTER + "exclusive"),
+    _notice(
+        "services.*.x-homeport.exclusive", "is recorded, and placed as one copy; stopping it when "
+        "its node is cut off comes with leases and fencing", field="ServiceSpec.exclusive",
+        test=CLUSTER + "exclusive",
+    ),
     _mapped("services.*.x-homeport.runtime", "ServiceSpec.driver", PROCESS + "runtime"),
     _mapped("services.*.x-homeport.venv", "ContainerSpec.venv_requirements", PROCESS + "venv"),
     _mapped("services.*.x-homeport.node", "ServiceSpec.pin_node", CLUSTER + "node"),

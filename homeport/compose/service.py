@@ -183,7 +183,7 @@ def _dependencies(
             if restart is not None and restart.as_bool():
                 restart.notice(
                     f"is recorded, but a restart of {key.name} does not restart this service",
-                    "Restart both with `homeport restart`",
+                    "To restart both, remove them with `homeport rm` and `homeport apply` again",
                 )
             if _may_depend(name, key.name, item, names, required=required):
                 found[key.name] = Dependency(

@@ -319,16 +319,6 @@ async def expect_real_time(stage: Stage, keys: str, field: str, value: int) -> N
             await stage.create(keys)
 
 
-async def test_cpu_count(stage: Stage) -> None:
-    with pytest.raises((Rejected, compose.Problems), match="Windows"):
-        await stage.up("cpu_count: 2")
-
-
-async def test_cpu_percent(stage: Stage) -> None:
-    with pytest.raises((Rejected, compose.Problems), match="Windows"):
-        await stage.up("cpu_percent: 50")
-
-
 async def test_isolation(stage: Stage) -> None:
     app = await stage.up("isolation: default")
     assert app.host_config["Isolation"] in ("default", "")

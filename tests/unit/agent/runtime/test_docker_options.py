@@ -94,6 +94,7 @@ def test_what_an_old_engine_lacks_is_refused_and_a_new_one_takes_it(
         pytest.param({"image": ""}, "names no image", id="no image"),
         pytest.param({"labels": (("dev.homeport.x", "1"),)}, "Homeport's own", id="our labels"),
         pytest.param({"cpu": CpuTuning(count=2)}, "Windows", id="cpu_count"),
+        pytest.param({"cpu": CpuTuning(percent=50.0)}, "Windows", id="cpu_percent"),
         pytest.param({"isolation": "hyperv"}, "Windows", id="isolation"),
         pytest.param({"limits": Resources(disk_bytes=1)}, "storage_opt", id="disk limit"),
         pytest.param({"pid_mode": "service:other"}, "two nodes", id="pid of a service"),

@@ -19,6 +19,10 @@ from tests.unit.homeport.compose.conftest import Project
         ("volumes_from: [x]", "4:5: services.web.volumes_from: is not supported: "),
         ("external_links: [x]", "Put both on one network with `external: true`"),
         ("credential_spec: {file: x}", "is not supported"),
+        ("cpu_count: 2", "4:5: services.web.cpu_count: is not supported: is for Windows "
+                         "containers; Homeport runs Linux containers. Limit the cores with `cpus`"),
+        ("cpu_percent: 50", "4:5: services.web.cpu_percent: is not supported: is for Windows "
+                            "containers; Homeport runs Linux containers. Limit the cores with"),
         ("provider: {type: x}", "is not supported"),
         ("models: [x]", "is not supported"),
         ("use_api_socket: true", "is not supported"),

@@ -78,8 +78,6 @@ CONTAINER: list[tuple[str, str, Any]] = [
     ('command: ""', "command", Argv()),
     ("command:", "command", None),
     ("entrypoint: [/a, b]", "entrypoint", Argv(args=("/a", "b"))),
-    ("cpu_count: 2", "cpu.count", 2),
-    ("cpu_percent: 50", "cpu.percent", 50.0),
     ("cpu_shares: 73", "cpu.shares", 73),
     (
         "cpu_period: 20ms\ncpu_quota: 5000\ncpu_rt_period: 1400us\ncpu_rt_runtime: '400ms'",
