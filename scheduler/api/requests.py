@@ -74,6 +74,9 @@ async def once(
                 return _remembered(authority, known, method, digest, response)
         decision = decide()
         if not decision.objects and not decision.heads:
+            # Nothing to write is an answer only a leader may give: who leads no more, and does not
+            # know it yet, looks at what was.
+            await authority.commit(())
             return Carried(decision.response, authority.mirror.newest)
         try:
             revision = await _commit(authority, method, request_id, digest, decision)

@@ -94,6 +94,27 @@ def test_a_node_that_comes_back_loses_its_surplus_without_an_operators_word():
     assert not verdict.violations, verdict.words()
 
 
+async def _a_sleeping_leader_is_asked_for_what_was(world):
+    """It wakes, and believes that there is what a user has changed and now wants again."""
+    user = User(world, "shop", [])
+    world.start()
+    await asyncio.sleep(5)
+    await user.put({"web": Wanted("web", 1, 1)})
+    old = world.leading()
+    old.pause(30)
+    await asyncio.sleep(10)
+    await user.scale_to("web", 3)
+    await asyncio.sleep(old.paused_until - world.loop.time() - 2)
+    await user.scale_to("web", 1, first=old)
+    await settles(world, user)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_who_leads_no_more_does_not_say_that_all_is_as_wanted(seed):
+    verdict = play(seed, acts=_a_sleeping_leader_is_asked_for_what_was)
+    assert not verdict.violations, verdict.words()
+
+
 async def _a_broken_copy_comes_back(world):
     """A node is cut off, its task gets a successor, and then its container breaks for good."""
     user = User(world, "shop", [])

@@ -264,10 +264,16 @@ class User(Caller):
         if TEMPLATES[name].replicas_max == 1:
             return
         replicas = self.rng.randint(0, TEMPLATES[name].replicas_max)
+        if replicas != self.services[name].replicas:
+            await self.scale_to(name, replicas)
+
+    async def scale_to(self, name, replicas, *, first=None):
+        """So many replicas of one service; `first`: the scheduler that is asked first."""
+        if first is not None:
+            self._address = self.world.addresses.index(first.address)
         request = control_pb2.ScaleRequest(stack=self.name, replicas={name: replicas})
         after = {**self.services, name: replace(self.services[name], replicas=replicas)}
-        if after != self.services:
-            await self._change("Scale", request, after)
+        await self._change("Scale", request, after)
 
     async def remove(self):
         """Remove the stack."""

@@ -148,6 +148,7 @@ class Machine:
             offset=world.randomness(f"{name} boot").uniform(10, 1e6),
             wall_offset_ms=1_700_000_000_000 + world.randomness(f"{name} wall").randrange(10**7),
         )
+        self.paused_until = 0.0
         self._main_task = None
         self._context = contextvars.copy_context()
         self._context.run(PROCESS.set, None)
@@ -179,7 +180,8 @@ class Machine:
 
     def pause(self, seconds):
         if self.process is not None:
-            self.world.loop.pause(self.process, self.world.loop.time() + seconds)
+            self.paused_until = self.world.loop.time() + seconds
+            self.world.loop.pause(self.process, self.paused_until)
 
     def _kill_if(self, process):
         if self.process == process:
