@@ -310,5 +310,5 @@ class User(Caller):
         self.world.trace.note(f"------ {self.name}: {method} is acknowledged")
         expected = {name: (want.replicas, str(want.version)) for name, want in after.items()}
         # A change that changes nothing writes nothing, and leaves no record of itself.
-        if method != "Apply" or any(change.action != 4 for change in answer.changes):
-            checks.acknowledged(self.name, expected, request.request_id)
+        is_change = method != "Apply" or any(change.action != 4 for change in answer.changes)
+        checks.acknowledged(self.name, expected, request.request_id if is_change else "")
