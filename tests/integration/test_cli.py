@@ -419,7 +419,7 @@ def test_a_closed_stream_is_no_error(homeport, command, closed):
         (("ps", "hello/web", "--stack", "other"), 2, "names stack 'hello'"),
         (("logs", "-n", "many", "web"), 2, "--tail takes a number or 'all', not 'many'"),
         (("logs", "--since", "soon", "web"), 2, "'soon' is no time"),
-        (("nodse",), 2, "Did you mean 'nodes'?"),
+        (("servces",), 2, "Did you mean 'services'?"),
         (("apply", "-f", "nowhere.yaml"), 1, "there is no file"),
         (("plan", "-f", "nowhere.yaml"), 2, "there is no file"),
     ],
