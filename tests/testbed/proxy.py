@@ -144,11 +144,9 @@ class Wire:
             while chunk := source.recv(_CHUNK_BYTES):
                 while chunk:
                     self._flowing.wait()
-                    part = chunk[: self._allowance()] if counted else chunk
+                    part = chunk[: self._take(len(chunk))] if counted else chunk
                     sink.sendall(part)
                     chunk = chunk[len(part) :]
-                    if counted:
-                        self._count(len(part))
             self._flowing.wait()
             if not pair.cut:
                 sink.shutdown(socket.SHUT_WR)
@@ -161,19 +159,22 @@ class Wire:
             for end in pair.sockets:
                 end.close()
 
-    def _allowance(self) -> int:
-        """How much of a chunk may pass now; at least one byte, since we are not stalled."""
-        left = self._bytes_left
-        return _CHUNK_BYTES if left is None else max(1, left)
+    def _take(self, wanted: int) -> int:
+        """How much of a piece may pass now, counted at once: connections share what is left.
 
-    def _count(self, delivered: int) -> None:
+        0 when another one took the last of it; the caller then waits for `resume`.
+        """
         with self._lock:
-            self._delivered_bytes += delivered
+            if not self._flowing.is_set():
+                return 0
+            granted = wanted if self._bytes_left is None else min(wanted, self._bytes_left)
+            self._delivered_bytes += granted
             if self._bytes_left is not None:
-                self._bytes_left -= delivered
+                self._bytes_left -= granted
                 if self._bytes_left <= 0:
                     self._bytes_left = None
                     self._flowing.clear()
+            return granted
 
     def __enter__(self) -> Self:
         return self.start()
