@@ -156,6 +156,7 @@ def main() -> NoReturn:
         _complain(f"{str(error.object)!r} is not UTF-8 text")
         _end(USAGE)
     except Exception as error:
+        # The last frame: no traceback reaches a user who did not ask for one.
         if os.environ.get("HOMEPORT_DEBUG"):
             raise
         _complain(
