@@ -19,6 +19,8 @@ from homeport.model import Event, TaskId, TaskStatus, Volume
 
 RETRY_SECONDS = 5.0
 """A report that is not acknowledged by then is sent again."""
+SPACING_SECONDS = 0.2
+"""Between two reports, so that what a deployment brings is told together."""
 EVENTS_MAX = 500
 STATUSES_MAX = 1_000
 """Of one report that is not complete; keeps a message far below gRPC's 4 MiB."""
@@ -54,6 +56,7 @@ class Reporter:
         self._complete_asked = True
         self._flying: Batch | None = None
         self._retry_at = 0.0  # the loop's time
+        self._next_at = 0.0
         self._sequence = 0
         self._wake = asyncio.Event()
         self._hash: bytes | None = None
@@ -136,11 +139,18 @@ class Reporter:
         self._wake.set()
 
     async def next(self) -> Batch:
-        """The next report to send: at once when there is news and none is in flight."""
+        """The next report to send: when there is news and none is in flight.
+
+        At once after a quiet while; otherwise `SPACING_SECONDS` after the one before.
+        """
         clock = asyncio.get_running_loop().time
         while True:
             self._wake.clear()
             if self._flying is None and self._has_news():
+                if (early := self._next_at - clock()) > 0:
+                    await asyncio.sleep(early)
+                    continue
+                self._next_at = clock() + SPACING_SECONDS
                 self._retry_at = clock() + RETRY_SECONDS
                 return self._take()
             try:

@@ -38,6 +38,8 @@ GRACE_SECONDS = 10.0
 LEASE_LOOK_SECONDS = 1.0
 LATE_LOOK_SECONDS = 1.0
 """After a start that did not name its process, look again so much later."""
+LATE_LOOK_MAX_SECONDS = 10.0
+"""Or so much later at most, while others wait to be started: their start comes first."""
 OUTAGE_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0)
 """Pauses between tries while the engine does not answer."""
 OWN_START_MS = 3_000
@@ -89,6 +91,7 @@ class Runner:
         self._must_look = False
         self._must_quote = False
         self._late_look_ms = 0
+        self._late_look_until_ms = 0
         self._outages = 0
         self._doing = ""
         self._preparing: asyncio.Timeout | None = None
@@ -220,7 +223,9 @@ class Runner:
                 wish = self._wish()
                 self._set(steps.vanished(wish, self.record, self._now(), self._random()))
         if self.is_alive and self.seen is not None and not self.seen.pid:
-            self._late_look_ms = self._now().boot_ms + int(LATE_LOOK_SECONDS * 1000)
+            now_ms = self._now().boot_ms
+            self._late_look_ms = now_ms + int(LATE_LOOK_SECONDS * 1000)
+            self._late_look_until_ms = now_ms + int(LATE_LOOK_MAX_SECONDS * 1000)
 
     async def _stop(self) -> None:
         grace = GRACE_SECONDS
@@ -242,7 +247,11 @@ class Runner:
         except TimeoutError:
             pass
         self._wake.clear()
-        if self._late_look_ms and self._now().boot_ms >= self._late_look_ms:
+        now_ms = self._now().boot_ms
+        if self._late_look_ms and now_ms >= self._late_look_ms:
+            if self._means.starts.locked() and now_ms < self._late_look_until_ms:
+                self._late_look_ms = now_ms + int(LATE_LOOK_SECONDS * 1000)
+                return
             self._late_look_ms = 0
             self._must_look = True
 

@@ -136,6 +136,7 @@ class DockerRuntime:
         try:
             made = await self._create(creation)
         except Rejected as error:
+            self._images.forget(work.generation.spec.container.image)
             # Also when the refusal is about something else, as an image that was removed since.
             if "is already in use by container" in str(error) or await self._exists(work.task):
                 return await self._adopt(work.task, creation)

@@ -64,6 +64,8 @@ class Client(docker.APIClient):
         if self.base_url.startswith("http+docker:"):
             adapter: Any = self.get_adapter(self.base_url)
             self.mount("http+docker://", TidyUnixAdapter(f"http+unix://{adapter.socket_path}"))
+            # Neither proxies nor .netrc apply to a socket, and reading them costs every call.
+            self.trust_env = False
         self._version = self.ask_json("GET", "/version")["ApiVersion"]
 
     def _set_request_timeout(self, kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -30,6 +30,8 @@ STALL_SECONDS = 60.0
 PULL_SECONDS = 1800.0
 LOAD_SECONDS = 600.0
 PULLS_AT_ONCE = 3
+FRESH_SECONDS = 2.0
+"""An image that was here so long ago is here: a deployment of many tasks asks once."""
 
 _REFUSALS = ("not found", "manifest unknown", "denied", "unauthorized", "no matching manifest")
 
@@ -67,6 +69,8 @@ class Images:
         self._pulls: dict[tuple[str, str], _Pull] = {}
         self._threads = ThreadPoolExecutor(PULLS_AT_ONCE, "docker-pull")
         self._digests: dict[str, str] = {}
+        self._here: dict[str, tuple[float, dict[str, Any]]] = {}  # reference -> when it was seen
+        self._looking: dict[str, asyncio.Lock] = {}
         self._finished = 0  # pulls
 
     async def prepare(
@@ -103,13 +107,24 @@ class Images:
                 raise Rejected(str(error)) from error
             progress(f"{error}; the copy that is here is used")
 
+    def forget(self, reference: str) -> None:
+        """The engine says that the image is not here, or may be another one now."""
+        self._here.pop(reference, None)
+
     async def _look(self, reference: str) -> dict[str, Any] | None:
-        """As `inspect`, and again when a pull ended meanwhile: it may have been this one."""
-        while True:
-            finished = self._finished
-            here = await self.inspect(reference)
-            if here is not None or finished == self._finished:
+        """As `inspect`, but one look at a time, whose answer serves all who ask meanwhile."""
+        async with self._looking.setdefault(reference, asyncio.Lock()):
+            seen_at, here = self._here.get(reference, (0.0, None))
+            if here is not None and self._clock.boottime() - seen_at < FRESH_SECONDS:
                 return here
+            while True:
+                finished = self._finished
+                here = await self.inspect(reference)
+                if here is not None:
+                    self._here[reference] = (self._clock.boottime(), here)
+                # A pull that ended meanwhile may have been this one's.
+                if here is not None or finished == self._finished:
+                    return here
 
     async def inspect(self, reference: str) -> dict[str, Any] | None:
         """The engine's account of an image; None when it is not here."""
@@ -150,6 +165,7 @@ class Images:
             await self._engine.call("load an image archive", request, seconds=LOAD_SECONDS)
         finally:
             self._digests.clear()
+            self._here.clear()
 
     def close(self) -> None:
         """End all pulls."""
@@ -184,6 +200,7 @@ class Images:
             # Shielded: the pull belongs to all who wait for it, not to this one.
             await asyncio.shield(asyncio.wrap_future(pull.done))
             self._finished += 1
+            self.forget(reference)
         finally:
             pull.listeners.remove(listener)
             if not pull.listeners:

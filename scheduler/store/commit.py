@@ -99,9 +99,15 @@ class Committer:
             if held:
                 raise Ambiguous(f"not known yet whether it was written: {', '.join(held)}")
         writes = [self._write(change) for change in changes]
+        flying = {
+            (change.key, write.value): change.value
+            for change, write in zip(changes, writes, strict=True)
+            if isinstance(change, Put) and write.value is not None
+        }
         lane = self._free.pop() if self._free else self._new_lane()
         try:
-            revision = await self._through(lane, writes, fence)
+            with self._mirror.flying(flying):
+                revision = await self._through(lane, writes, fence)
         except Ambiguous:
             self._block(lane, changes)
             raise

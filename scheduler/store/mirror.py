@@ -10,7 +10,8 @@ may be in already that lie behind it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import structlog
@@ -49,6 +50,8 @@ class Mirror:
         self._subscribers: list[Subscriber] = []
         # Deletes that we made ahead of the watch: an older put may still be on its way.
         self._deleted: dict[str, int] = {}
+        # What we are committing now: a watch may be faster than the commit's answer.
+        self._flying: dict[tuple[str, bytes], keys.Stored] = {}
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
 
     async def start(self) -> None:
@@ -78,6 +81,16 @@ class Mirror:
         waiter = asyncio.get_running_loop().create_future()
         self._waiters.append((revision, waiter))
         await waiter
+
+    @contextmanager
+    def flying(self, values: Mapping[tuple[str, bytes], keys.Stored]) -> Iterator[None]:
+        """While these (key, bytes) are being committed: what they are need not be decoded."""
+        self._flying.update(values)
+        try:
+            yield
+        finally:
+            for each in values:
+                self._flying.pop(each, None)
 
     def apply_own(self, revision: int, written: Iterable[tuple[str, keys.Stored | None]]) -> None:
         """Take in what this process committed at `revision`; a value of None was deleted."""
@@ -128,6 +141,9 @@ class Mirror:
     ) -> None:
         kind = keys.kind_of(key)
         if kind is None:
+            return
+        if (own := self._flying.get((key, value))) is not None:
+            self._take(key, own, version, changes)
             return
         try:
             decoded = codec.decode_record(kind, value)

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from agent.reporter import RETRY_SECONDS, Batch, Reporter
+from agent.reporter import RETRY_SECONDS, SPACING_SECONDS, Batch, Reporter
 from homeport.lifecycle import TaskState as S
 from homeport.model import Event, TaskId, TaskStatus
 
@@ -83,3 +83,20 @@ async def test_a_report_is_complete_only_when_all_has_been_seen() -> None:
     reporter = Reporter()
     reporter.put(status("a", S.RUNNING))
     assert not (await reporter.next()).is_complete
+
+
+async def test_what_comes_shortly_after_a_report_is_told_together_and_the_first_at_once() -> None:
+    reporter, first = await told()
+    await asyncio.sleep(5)
+    reporter.acknowledge(first.sequence)
+    loop = asyncio.get_running_loop()
+    begin = loop.time()
+    reporter.put(status("a", S.BACKOFF))
+    alone = await reporter.next()
+    assert loop.time() == begin
+    reporter.acknowledge(alone.sequence)
+    loop.call_later(0.01, reporter.put, status("b", S.BACKOFF))
+    loop.call_later(SPACING_SECONDS / 2, reporter.put, status("a", S.STARTING, attempt=2))
+    together = await reporter.next()
+    assert loop.time() - begin == pytest.approx(SPACING_SECONDS)
+    assert {each.task for each in together.statuses} == {"a", "b"}

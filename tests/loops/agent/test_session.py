@@ -12,6 +12,7 @@ from agent.bulk import LOGS_MAX, BulkDesk
 from agent.identity import Identity
 from agent.inventory import Load
 from agent.observer import Observer, Tasks
+from agent.reporter import SPACING_SECONDS
 from agent.runtime.base import EngineFacts
 from agent.session import Desk, Goodbye, Sessions
 from homeport.lifecycle import TaskState as S
@@ -120,6 +121,7 @@ async def test_reports_are_complete_when_asked_and_acknowledged() -> None:
     scheduler = FakeScheduler(greeting=[assignments(work())])
     async with connected(a=scheduler) as (agent, _):
         assert scheduler.reports[0].complete
+        await asyncio.sleep(SPACING_SECONDS)
         last = [report.statuses[-1] for report in scheduler.reports if report.statuses][-1]
         assert (last.task, last.state) == (WEB, S.RUNNING.value)
         assert scheduler.reports[-1].running_hash == agent.reporter.running_hash != b""

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from agent.orders import Orders, Verdict
-from agent.runtime.base import Phase
+from agent.runtime.base import Phase, Seen
 from homeport.digests import running_hash, wanted_hash
 from homeport.lifecycle import Desired, TaskState as S
 from homeport.model import Assignment, Cause, Health, ServiceGeneration, StackFile, TaskId
@@ -177,6 +177,45 @@ async def test_few_starts_are_in_flight_at_a_time(rig: Rig) -> None:
     await asyncio.sleep(5)
     starts = [round(rig.story(web(slot))[-1][0] - began) for slot in range(1, 11)]
     assert starts == [1, 1, 1, 1, 2, 2, 2, 2, 3, 3]
+
+
+async def test_while_others_wait_to_be_started_nobody_asks_for_a_process(rig: Rig) -> None:
+    rig.starts_in_flight = 2
+    asked: list[float] = []
+    start, inspect = rig.runtime.start, rig.runtime.inspect
+
+    async def nameless(task: TaskId) -> Seen:
+        return replace(await start(task), pid=0)
+
+    async def inspecting(task: TaskId) -> Seen | None:
+        asked.append(asyncio.get_running_loop().time())
+        return await inspect(task)
+
+    rig.runtime.start = nameless  # type: ignore[method-assign]
+    rig.runtime.inspect = inspecting  # type: ignore[method-assign]
+    # Two at a time, a second each: the last of ten is started five seconds after the first.
+    await rig.apply(*(work(slot, start_ms=1000) for slot in range(1, 11)))
+    await asyncio.sleep(4.5)
+    assert not asked
+    await asyncio.sleep(3)
+    assert len(asked) == 10
+    assert {each.pid for each in rig.engine.all()} == {
+        runner.seen.pid for runner in rig.worker.runners.values() if runner.seen is not None
+    }
+
+
+async def test_a_queue_that_never_ends_does_not_hide_a_process_for_ever(rig: Rig) -> None:
+    rig.starts_in_flight = 1
+    start = rig.runtime.start
+
+    async def nameless(task: TaskId) -> Seen:
+        return replace(await start(task), pid=0)
+
+    rig.runtime.start = nameless  # type: ignore[method-assign]
+    await rig.apply(*(work(slot, start_ms=1000) for slot in range(1, 61)))
+    await asyncio.sleep(15)
+    named = [runner for runner in rig.worker.runners.values() if runner.seen and runner.seen.pid]
+    assert named
 
 
 async def test_a_preparation_that_is_no_longer_wanted_ends_at_once(rig: Rig) -> None:

@@ -66,6 +66,19 @@ async def test_an_own_commit_is_in_before_its_echo_which_then_tells_nothing():
     assert len(told) == 1
 
 
+async def test_an_echo_that_overtakes_the_answer_to_its_commit_brings_the_same_object():
+    mirror = Mirror(MemoryStore(LoopClock()))
+    key, data = keys.key_of(A), codec.encode_record(A)
+    echo = Batch(4, (StoreChange(key, data, version=4, created=4),))
+    with mirror.flying({(key, data): A}):
+        mirror._apply_batch(echo)
+    assert mirror.tables.node(A.id) is A
+    later = Batch(5, (StoreChange(key, data, version=5, created=4),))
+    mirror._apply_batch(later)
+    assert mirror.tables.node(A.id) == A
+    assert mirror.tables.node(A.id) is not A, "somebody else wrote it"
+
+
 async def test_an_older_put_that_arrives_behind_an_own_delete_does_not_bring_it_back():
     mirror = Mirror(MemoryStore(LoopClock()))
     key = keys.key_of(A)
