@@ -40,6 +40,14 @@ They are shared: remove what you create, heal what you cut. For an engine or lab
 
     from tests.testbed.registry import Registry         # .address, .push(engine, image, "web:1")
     from tests.testbed.proxy import Wire                # .stall(), .stall_after(n), .cut()
+    from tests.testbed.etcd import Etcd                 # the real thing, one member or several
+    with Etcd(3, tls=True, auth=True) as etcd:          # also hosts=lab.hosts, quota_bytes=…
+        etcd.endpoints, etcd.environment()              # URLs; ETCDCTL_… for a scheduler too
+        etcd.ctl("get", "--prefix", "/"); etcd.revision(); etcd.leader(); etcd.followers()
+        member = etcd.members[0]                        # .name, .endpoint, .daemon, .status()
+        member.kill9(); member.start().wait(); member.restart(); member.restart_empty()
+        member.pause(); member.resume(); member.terminate()
+
     from tests.testbed.prometheus import Prometheus     # .query("up"), .wait_for(…), .targets()
 
 Environment given to programs: this process's own without DOCKER_*, and HOMEPORT_TESTBED, by which

@@ -15,6 +15,7 @@ ENGINE: Mapping[str, str] = {
     "/bin/busybox": "busybox-static",
 }
 REGISTRY: Mapping[str, str] = {"docker-registry": "docker-registry"}
+ETCD: Mapping[str, str] = {"etcd": "etcd-server", "etcdctl": "etcd-client"}
 PROMETHEUS: Mapping[str, str] = {"prometheus": "prometheus"}
 
 
