@@ -271,6 +271,15 @@ class Leader:
     since_ms: int = 0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scheduler:
+    """A scheduler that stands for leader; the record goes with its lease."""
+
+    id: str  # its name, the same after a restart
+    address: str = ""
+    since_ms: int = 0
+
+
 # ---------------------------------------------------------------- observed values
 
 

@@ -481,8 +481,11 @@ class ListServicesResponse(_message.Message):
     SERVICES_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    OBSERVED_UNKNOWN_SINCE_MS_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     revision: _builtins.int
+    observed_unknown_since_ms: _builtins.int
+    """Set where no leader could be asked: what is observed is unknown since then (wall clock)."""
     @_builtins.property
     def services(self) -> _containers.RepeatedCompositeFieldContainer[Global___ServiceView]: ...
     def __init__(
@@ -491,10 +494,11 @@ class ListServicesResponse(_message.Message):
         services: _abc.Iterable[Global___ServiceView] | None = ...,
         next_page_token: _builtins.str = ...,
         revision: _builtins.int = ...,
+        observed_unknown_since_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "revision", b"revision", "services", b"services"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "observed_unknown_since_ms", b"observed_unknown_since_ms", "revision", b"revision", "services", b"services"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -593,8 +597,11 @@ class ListTasksResponse(_message.Message):
     TASKS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    OBSERVED_UNKNOWN_SINCE_MS_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     revision: _builtins.int
+    observed_unknown_since_ms: _builtins.int
+    """Set where no leader could be asked: what is observed is unknown since then (wall clock)."""
     @_builtins.property
     def tasks(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskView]: ...
     def __init__(
@@ -603,10 +610,11 @@ class ListTasksResponse(_message.Message):
         tasks: _abc.Iterable[Global___TaskView] | None = ...,
         next_page_token: _builtins.str = ...,
         revision: _builtins.int = ...,
+        observed_unknown_since_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "revision", b"revision", "tasks", b"tasks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "observed_unknown_since_ms", b"observed_unknown_since_ms", "revision", b"revision", "tasks", b"tasks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -699,8 +707,11 @@ class ListNodesResponse(_message.Message):
     NODES_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    OBSERVED_UNKNOWN_SINCE_MS_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     revision: _builtins.int
+    observed_unknown_since_ms: _builtins.int
+    """Set where no leader could be asked: what is observed is unknown since then (wall clock)."""
     @_builtins.property
     def nodes(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodeView]: ...
     def __init__(
@@ -709,10 +720,11 @@ class ListNodesResponse(_message.Message):
         nodes: _abc.Iterable[Global___NodeView] | None = ...,
         next_page_token: _builtins.str = ...,
         revision: _builtins.int = ...,
+        observed_unknown_since_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "nodes", b"nodes", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "nodes", b"nodes", "observed_unknown_since_ms", b"observed_unknown_since_ms", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -950,7 +962,13 @@ class ListEventsResponse(_message.Message):
 
     EVENTS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    OBSERVED_UNKNOWN_SINCE_MS_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
+    observed_unknown_since_ms: _builtins.int
+    """Set where no leader could be asked: what is observed is unknown since then (wall clock)."""
+    epoch: _builtins.int
+    """The leader whose numbers the events have: each counts anew."""
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Event]: ...
     def __init__(
@@ -958,10 +976,12 @@ class ListEventsResponse(_message.Message):
         *,
         events: _abc.Iterable[_types_pb2.Event] | None = ...,
         next_page_token: _builtins.str = ...,
+        observed_unknown_since_ms: _builtins.int = ...,
+        epoch: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "next_page_token", b"next_page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "events", b"events", "next_page_token", b"next_page_token", "observed_unknown_since_ms", b"observed_unknown_since_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -976,7 +996,12 @@ class WatchRequest(_message.Message):
     STACK_FIELD_NUMBER: _builtins.int
     KINDS_FIELD_NUMBER: _builtins.int
     AFTER_FIELD_NUMBER: _builtins.int
+    STORED_ONLY_FIELD_NUMBER: _builtins.int
     stack: _builtins.str
+    stored_only: _builtins.bool
+    """Only what is stored, without statuses, counts and events: any scheduler tells it, and it
+    resumes from a revision at any scheduler. A watch of stacks alone is always one of these.
+    """
     @_builtins.property
     def kinds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Kinds: stacks, services, tasks, nodes, events. Empty: all."""
@@ -991,10 +1016,11 @@ class WatchRequest(_message.Message):
         stack: _builtins.str = ...,
         kinds: _abc.Iterable[_builtins.str] | None = ...,
         after: Global___WatchPosition | None = ...,
+        stored_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["after", b"after"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "kinds", b"kinds", "stack", b"stack"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "kinds", b"kinds", "stack", b"stack", "stored_only", b"stored_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1009,21 +1035,25 @@ class WatchPosition(_message.Message):
     REVISION_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
     SEQUENCE_FIELD_NUMBER: _builtins.int
+    INCARNATION_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """Of stored objects."""
     epoch: _builtins.int
     """Of observed state: the leader that counted, and its count."""
     sequence: _builtins.int
+    incarnation: _builtins.int
+    """Of the store: a restored backup begins the next, and nothing resumes across it."""
     def __init__(
         self,
         *,
         revision: _builtins.int = ...,
         epoch: _builtins.int = ...,
         sequence: _builtins.int = ...,
+        incarnation: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "revision", b"revision", "sequence", b"sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "incarnation", b"incarnation", "revision", b"revision", "sequence", b"sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1044,12 +1074,15 @@ class WatchResponse(_message.Message):
     NODE_FIELD_NUMBER: _builtins.int
     EVENT_FIELD_NUMBER: _builtins.int
     DELETED_FIELD_NUMBER: _builtins.int
+    RESET_REASON_FIELD_NUMBER: _builtins.int
     reset: _builtins.bool
     """Everything that came before is void; the objects that follow are all there are."""
     synced: _builtins.bool
     """The caller has seen all that there was when it asked."""
     deleted: _builtins.str
     """The object of this key is gone: tasks/<id>, services/<id>…"""
+    reset_reason: _builtins.str
+    """With reset, where the caller wanted to resume: why that could not be."""
     @_builtins.property
     def position(self) -> Global___WatchPosition: ...
     @_builtins.property
@@ -1074,10 +1107,11 @@ class WatchResponse(_message.Message):
         node: Global___NodeView | None = ...,
         event: _types_pb2.Event | None = ...,
         deleted: _builtins.str = ...,
+        reset_reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["deleted", b"deleted", "event", b"event", "node", b"node", "object", b"object", "position", b"position", "service", b"service", "stack", b"stack", "task", b"task"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted", b"deleted", "event", b"event", "node", b"node", "object", b"object", "position", b"position", "reset", b"reset", "service", b"service", "stack", b"stack", "synced", b"synced", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted", b"deleted", "event", b"event", "node", b"node", "object", b"object", "position", b"position", "reset", b"reset", "reset_reason", b"reset_reason", "service", b"service", "stack", b"stack", "synced", b"synced", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_object: _TypeAlias = _typing.Literal["stack", "service", "task", "node", "event", "deleted"]  # noqa: Y015
     _WhichOneofArgType_object: _TypeAlias = _typing.Literal["object", b"object"]  # noqa: Y015
@@ -1118,6 +1152,9 @@ class ExplainResponse(_message.Message):
 
     LINES_FIELD_NUMBER: _builtins.int
     TASKS_FIELD_NUMBER: _builtins.int
+    OBSERVED_UNKNOWN_SINCE_MS_FIELD_NUMBER: _builtins.int
+    observed_unknown_since_ms: _builtins.int
+    """Set where no leader could be asked: what is observed is unknown since then (wall clock)."""
     @_builtins.property
     def lines(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """In sentences, most important first."""
@@ -1129,10 +1166,11 @@ class ExplainResponse(_message.Message):
         *,
         lines: _abc.Iterable[_builtins.str] | None = ...,
         tasks: _abc.Iterable[Global___TaskExplanation] | None = ...,
+        observed_unknown_since_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["lines", b"lines", "tasks", b"tasks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lines", b"lines", "observed_unknown_since_ms", b"observed_unknown_since_ms", "tasks", b"tasks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1505,15 +1543,23 @@ class GetClusterResponse(_message.Message):
     REVISION_FIELD_NUMBER: _builtins.int
     STORE_FIELD_NUMBER: _builtins.int
     SCHEDULERS_FIELD_NUMBER: _builtins.int
+    OBSERVED_UNKNOWN_SINCE_MS_FIELD_NUMBER: _builtins.int
+    ANSWERED_BY_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     leader: _builtins.str
     epoch: _builtins.int
     revision: _builtins.int
     store: _builtins.str
+    observed_unknown_since_ms: _builtins.int
+    """Set where no leader could be asked: what is observed is unknown since then (wall clock)."""
+    answered_by: _builtins.str
+    """The scheduler that gave this answer."""
     @_builtins.property
     def cluster(self) -> _types_pb2.Cluster: ...
     @_builtins.property
-    def schedulers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def schedulers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The leader first."""
+
     def __init__(
         self,
         *,
@@ -1524,10 +1570,12 @@ class GetClusterResponse(_message.Message):
         revision: _builtins.int = ...,
         store: _builtins.str = ...,
         schedulers: _abc.Iterable[_builtins.str] | None = ...,
+        observed_unknown_since_ms: _builtins.int = ...,
+        answered_by: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "epoch", b"epoch", "leader", b"leader", "revision", b"revision", "schedulers", b"schedulers", "store", b"store", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answered_by", b"answered_by", "cluster", b"cluster", "epoch", b"epoch", "leader", b"leader", "observed_unknown_since_ms", b"observed_unknown_since_ms", "revision", b"revision", "schedulers", b"schedulers", "store", b"store", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

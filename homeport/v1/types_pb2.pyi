@@ -2777,6 +2777,33 @@ class Leader(_message.Message):
 Global___Leader: _TypeAlias = Leader  # noqa: Y015
 
 @_typing.final
+class Scheduler(_message.Message):
+    """A scheduler that stands for leader; the record goes with its lease."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    SINCE_MS_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    address: _builtins.str
+    since_ms: _builtins.int
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        address: _builtins.str = ...,
+        since_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "id", b"id", "since_ms", b"since_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Scheduler: _TypeAlias = Scheduler  # noqa: Y015
+
+@_typing.final
 class BoundPort(_message.Message):
     """A published port as the engine made it."""
 
