@@ -117,6 +117,7 @@ class Stack:
     services: tuple[str, ...] = ()  # names, in the file's order
     removing: bool = False
     created_ms: int = 0
+    draft: str = ""  # the drafts that count as written from this record on; empty: none
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,6 +138,21 @@ class Service:
     removing: bool = False
     created_ms: int = 0
     last_n: int = 0  # highest n among tasks whose records are gone: empty slots count on from here
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StackDraft:
+    """Heads of a stack that were too many for one transaction.
+
+    Nobody reads them until the stack's own record names their draft; from then on they count
+    as written, and are written out.
+    """
+
+    stack: str
+    id: str  # unique for ever: of a draft that came to nothing no part is taken for another's
+    part: int
+    services: tuple[Service, ...] = ()
+    volumes: tuple[Volume, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

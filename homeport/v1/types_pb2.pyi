@@ -2199,10 +2199,13 @@ class Stack(_message.Message):
     SERVICES_FIELD_NUMBER: _builtins.int
     REMOVING_FIELD_NUMBER: _builtins.int
     CREATED_MS_FIELD_NUMBER: _builtins.int
+    DRAFT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     generation: _builtins.int
     removing: _builtins.bool
     created_ms: _builtins.int
+    draft: _builtins.str
+    """the drafts that count as written from this record on; empty: none"""
     @_builtins.property
     def networks(self) -> _containers.RepeatedCompositeFieldContainer[Global___NetworkSpec]: ...
     @_builtins.property
@@ -2221,16 +2224,55 @@ class Stack(_message.Message):
         services: _abc.Iterable[_builtins.str] | None = ...,
         removing: _builtins.bool = ...,
         created_ms: _builtins.int = ...,
+        draft: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_generation", b"_generation", "generation", b"generation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_generation", b"_generation", "created_ms", b"created_ms", "generation", b"generation", "name", b"name", "networks", b"networks", "removing", b"removing", "services", b"services", "volumes", b"volumes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_generation", b"_generation", "created_ms", b"created_ms", "draft", b"draft", "generation", b"generation", "name", b"name", "networks", b"networks", "removing", b"removing", "services", b"services", "volumes", b"volumes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__generation: _TypeAlias = _typing.Literal["generation"]  # noqa: Y015
     _WhichOneofArgType__generation: _TypeAlias = _typing.Literal["_generation", b"_generation"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__generation) -> _WhichOneofReturnType__generation | None: ...
 
 Global___Stack: _TypeAlias = Stack  # noqa: Y015
+
+@_typing.final
+class StackDraft(_message.Message):
+    """Heads of a stack that were too many for one transaction, and that nobody reads until the
+    stack's own record names their draft.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STACK_FIELD_NUMBER: _builtins.int
+    ID_FIELD_NUMBER: _builtins.int
+    PART_FIELD_NUMBER: _builtins.int
+    SERVICES_FIELD_NUMBER: _builtins.int
+    VOLUMES_FIELD_NUMBER: _builtins.int
+    stack: _builtins.str
+    id: _builtins.str
+    """unique for ever: of a draft that came to nothing no part is taken for another's"""
+    part: _builtins.int
+    @_builtins.property
+    def services(self) -> _containers.RepeatedCompositeFieldContainer[Global___Service]: ...
+    @_builtins.property
+    def volumes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Volume]: ...
+    def __init__(
+        self,
+        *,
+        stack: _builtins.str = ...,
+        id: _builtins.str = ...,
+        part: _builtins.int = ...,
+        services: _abc.Iterable[Global___Service] | None = ...,
+        volumes: _abc.Iterable[Global___Volume] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "part", b"part", "services", b"services", "stack", b"stack", "volumes", b"volumes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StackDraft: _TypeAlias = StackDraft  # noqa: Y015
 
 @_typing.final
 class Service(_message.Message):

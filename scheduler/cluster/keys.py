@@ -19,6 +19,7 @@ from homeport.model import (
     ServiceGeneration,
     ServiceId,
     Stack,
+    StackDraft,
     StackFile,
     Task,
     TaskId,
@@ -34,6 +35,7 @@ Stored = (
     | Service
     | ServiceGeneration
     | Stack
+    | StackDraft
     | StackFile
     | Task
     | Volume
@@ -45,6 +47,7 @@ LEADER = "leader"
 
 PREFIXES: Mapping[str, type[Stored]] = {
     "cluster": Cluster,
+    "drafts": StackDraft,
     "files": StackFile,
     "leader": Leader,
     "nodes": Node,
@@ -99,6 +102,11 @@ def file(stack_name: str, digest: str) -> str:
     return f"files/{stack_name}/{digest}"
 
 
+def draft(stack_name: str, draft_id: str, part: int) -> str:
+    """Key of a StackDraft."""
+    return f"drafts/{stack_name}/{draft_id}/{part}"
+
+
 def rollout(service_id: ServiceId) -> str:
     """Key of a Rollout."""
     return f"rollouts/{service_id}"
@@ -120,6 +128,8 @@ def key_of(value: Stored) -> str:
             return spec(value.service, value.generation)
         case Stack():
             return stack(value.name)
+        case StackDraft():
+            return draft(value.stack, value.id, value.part)
         case StackFile():
             return file(value.stack, value.digest)
         case Node():
