@@ -12,18 +12,15 @@ from agent.runtime.base import Phase
 from homeport import codec
 from homeport.lifecycle import TERMINAL, Desired, TaskState, Writer, is_legal
 from homeport.model import (
-    Health,
-    NodeState,
     RequestRecord,
-    RolloutState,
     Service,
     Stack,
     Task,
     TaskStatus,
 )
-from homeport.spec import Mode
 from scheduler.cluster import keys
 from scheduler.store.base import LEADER_KEY
+from tests.simulation.copies import Copies
 
 
 class Checks:
@@ -43,12 +40,13 @@ class Checks:
         self._obeyed = {}  # node -> the highest order that its agent obeyed
         self._told = {}  # task -> (node, status) as some leader was last told
         self._unwell = set()  # (container, start) whose health check failed
+        self.copies = Copies(self)
 
     def violate(self, what, why=""):
         """Note that a promise was broken."""
         if isinstance(why, BaseException):
             why = "".join(traceback.format_exception(why))
-        self.violations.append(f"{self.world.loop.time():.3f} s: {what}: {why}")
+        self.violations.append(f"{self.world.loop.now:.3f} s: {what}: {why}")
         self.world.trace.note(f"!!!!!! {what}: {why}")
         if not self.story:
             self.story = tuple(self.world.trace.lines)
@@ -68,6 +66,8 @@ class Checks:
         self.world.trace.note(f"commit {revision}: {said}")
         if any(key != LEADER_KEY for key in values) and fence is None:
             self.violate("S2: a write without a fence", sorted(values))
+        if fence is not None and fence.epoch != self.world.store.epoch:
+            self.violate("S2: a write of one who leads no more", (fence, self.world.store.epoch))
         old = {key: self.records.get(key) for key in values}
         for key, value in values.items():
             if value is None:
@@ -95,18 +95,19 @@ class Checks:
             if task.id in self._deleted or task.n <= self._numbers.get(slot, 0):
                 self.violate("a task's name is used twice", task.id)
             self._numbers[slot] = task.n
+            self.copies.made(task)
             if keys.node(task.node) not in self.records:
                 self.violate("a task on a node that is not there", task)
             wanted = [
                 each
-                for each in self._tasks()
-                if (each.service, each.slot) == slot and _is_wanted(each)
+                for each in self.tasks()
+                if (each.service, each.slot) == slot and is_wanted(each)
             ]
             if len(wanted) > 2:
                 self.violate("a slot with three live tasks", wanted)
         elif new is None:
             self._deleted.add(task.id)
-            container = self._container(task)
+            container = self.container(task)
             if container is not None:
                 self.violate("S7: a record is deleted and its container is there", task)
             if old.desired is not Desired.REMOVED:
@@ -123,7 +124,7 @@ class Checks:
                 self._ended(new)
 
     def _ended(self, task):
-        container = self._container(task)
+        container = self.container(task)
         if container is not None and container.phase is Phase.RUNNING:
             self.violate("a task is recorded as ended whose container runs", task)
         if task.outcome.state not in TERMINAL:
@@ -132,7 +133,7 @@ class Checks:
     def _room(self):
         """S11: no port is given twice on a node, and no more memory and cpu than there is."""
         ports, reserved = {}, {}
-        for task in self._tasks():
+        for task in self.tasks():
             if task.outcome is not None:
                 continue
             spec = self.records.get(keys.spec(task.service, task.generation))
@@ -206,7 +207,7 @@ class Checks:
         spec = self.records.get(keys.spec(head.id, head.generation))
         return dict(spec.spec.container.env).get("VERSION") if spec is not None else None
 
-    def _tasks(self):
+    def tasks(self):
         return [each for each in self.records.values() if isinstance(each, Task)]
 
     def _tasks_node(self, task_id):
@@ -216,7 +217,7 @@ class Checks:
                 return machine
         return self.world.agents[0]
 
-    def _container(self, task):
+    def container(self, task):
         engine = self.world.engine_of(task.node)
         found = engine.find(task.id) if engine is not None else None
         return found if found is not None and found.cluster == engine.cluster else None
@@ -227,14 +228,27 @@ class Checks:
         """An agent is about to start a container."""
         if self._is_foreign(machine, container, "started"):
             return
-        self.starts_at.append((self.world.loop.time(), container.task))
+        self.starts_at.append((self.world.loop.now, container.task))
         self.world.trace.note(f"------ {machine.name} starts {container.task}")
         task = self.records.get(keys.task(container.task))
         if task is None:
             self.violate("S7: a container is started that has no record", container.task)
         elif task.node != machine.identities.node_id:
             self.violate("S12: a task is started on another node than its own", task)
+        self.copies.begin(machine, container)
         self.one_leader()
+
+    def ended(self, machine, container):
+        """A container's process is gone."""
+        self.copies.end(machine, container)
+
+    def guarded(self, machine, container):
+        """A guard is about to kill a container's processes."""
+        if self._is_foreign(machine, container, "killed by a guard"):
+            return
+        self.world.trace.note(f"------ the guard of {machine.name} kills {container.task}")
+        if not self.copies.may_stop_for_a_lease(container.task):
+            self.violate("S9: a guard kills what is not exclusive and movable", container.task)
 
     def stops(self, machine, container):
         """An agent is about to stop or remove a container."""
@@ -250,6 +264,7 @@ class Checks:
             task.desired is Desired.RUNNING
             and task.outcome is None
             and (container.container_id, container.started_at) not in self._unwell
+            and not self.copies.may_stop_for_a_lease(container.task)
         ):
             self.violate("S7/S9: a container is stopped without a word", task)
 
@@ -302,108 +317,6 @@ class Checks:
                 self.violate("S20: a task's state went backwards", (before, status))
             self._told[status.task] = (node.boot, status)
 
-    # ------------------------------------------------------------ in the end
-
-    def differences(self, stacks):
-        """What is not as it was asked for, in words. `stacks`: name -> {service: _Wanted}."""
-        found = list(self._store_differences(stacks))
-        leader = self.world.leading()
-        if leader is None:
-            return [*found, "nobody leads"]
-        observed = leader.core.control.lead.authority.observed
-        for machine in self.world.agents:
-            node = machine.identities.node_id
-            if observed.node(node).state is not NodeState.READY:
-                found.append(f"{machine.name} is {observed.node(node).state.name}")
-            if not observed.knows(node):
-                found.append(f"{machine.name} has not reported")
-            if machine.worker is not None and machine.worker.unknown_containers:
-                found.append(f"unknown on {machine.name}: {machine.worker.unknown_containers}")
-            for container in machine.engine.ours():
-                task = self.records.get(keys.task(container.task))
-                if task is None or task.node != node:
-                    found.append(f"orphan on {machine.name}: {container.task}")
-        for task in self._tasks():
-            found += self._task_differences(task, observed, stacks)
-        return found
-
-    def _store_differences(self, stacks):
-        heads = self.heads()
-        wanted = {(stack, name) for stack, services in stacks.items() for name in services}
-        for head in heads:
-            if (head.stack, head.name) not in wanted:
-                yield f"service {head.id} is not wanted"
-        nodes = sum(key.startswith("nodes/") for key in self.records)
-        for stack, services in stacks.items():
-            for name, want in services.items():
-                head = next(
-                    (h for h in heads if (h.stack, h.name, h.removing) == (stack, name, False)),
-                    None,
-                )
-                if head is None:
-                    yield f"service {stack}/{name} is not there"
-                    continue
-                live = [task for task in self._tasks() if task.service == head.id]
-                slots = [task.slot for task in live if _is_wanted(task) or want.may_end]
-                number = nodes if head.mode is Mode.GLOBAL else head.replicas
-                # Before the next try, or for a service of which no task is wanted.
-                after = services.get(want.after)
-                waits = want.crashes or (after is not None and not after.replicas)
-                waits = waits and len(slots) < number
-                if len(slots) != len(set(slots)) or (len(slots) != number and not waits):
-                    yield f"{stack}/{name} has slots {sorted(slots)} and wants {number}"
-                rollout = self.records.get(keys.rollout(head.id))
-                if rollout is not None and rollout.state is RolloutState.UPDATING:
-                    yield f"{stack}/{name} is being rolled out"
-                if self.is_paused(head) or want.crashes:
-                    continue
-                for task in live:
-                    if _is_wanted(task) and task.generation < head.template_generation:
-                        yield f"{task.id} is of generation {task.generation}"
-
-    def heads(self):
-        """All services."""
-        return [each for each in self.records.values() if isinstance(each, Service)]
-
-    def is_paused(self, head):
-        """Whether the service's rollout has stopped before its end."""
-        rollout = self.records.get(keys.rollout(head.id))
-        return (
-            rollout is not None
-            and rollout.state is RolloutState.PAUSED
-            and rollout.generation == head.template_generation
-        )
-
-    def paused_stacks(self):
-        """The stacks that have a service whose rollout stopped."""
-        heads = self.heads()
-        return {head.stack for head in heads if not head.removing and self.is_paused(head)}
-
-    def _task_differences(self, task, observed, stacks):
-        head = self.records.get(keys.service(task.service))
-        want = stacks.get(head.stack, {}).get(head.name) if head is not None else None
-        container = self._container(task)
-        status = observed.status(task.id)
-        if task.desired is Desired.REMOVED:
-            return [f"{task.id} is not removed"]
-        if want is None:
-            return []  # said before
-        if not _is_wanted(task) or (want.may_end and status and status.state in TERMINAL):
-            is_alive = container is not None and container.phase is Phase.RUNNING
-            return [f"{task.id} has ended and runs"] if is_alive else []
-        if want.crashes or want.may_end:
-            return []
-        if container is None or container.phase is not Phase.RUNNING:
-            return [f"{task.id} does not run on its node"]
-        if status is None or status.state is not TaskState.RUNNING:
-            return [f"{task.id} runs and is taken for {status.state.name if status else None}"]
-        found = []
-        if (status.container_id, status.pid) != (container.container_id, container.pid):
-            found.append(f"{task.id} is taken for another container or process")
-        if status.health not in (Health.NONE, Health.HEALTHY):
-            found.append(f"{task.id} is not healthy")
-        return found
-
 
 def _said(key, value):
     match value:
@@ -418,7 +331,7 @@ def _said(key, value):
             return key
 
 
-def _is_wanted(task):
+def is_wanted(task):
     return task.outcome is None and task.desired is Desired.RUNNING
 
 

@@ -3,7 +3,11 @@
 Time jumps to the next timer when nothing is ready; processes that are ready at one instant
 run interleaved in a seeded order. A context variable says which simulated process a callback
 belongs to, so a process can be killed or paused at *any* await without the product's code
-knowing.
+knowing: at a moment (`kill`, `pause`) or before the n-th step from now (`ambush`).
+
+Each process lives by its machine's clock, which may run up to a few per cent fast or slow
+(`rates`): what it reads and what it waits for is that clock's. `now` is true time, for the
+simulator itself; a newcomer's mistake is `time()` in a check.
 
 Three things would make a seed run differently the next time, and are kept out: sets of tasks
 ordered by address (tasks have numbers as hashes), garbage collection (it runs when a run is
@@ -18,6 +22,8 @@ import gc
 import heapq
 import random
 import sys
+
+_IS_FROZEN = False
 
 PROCESS = contextvars.ContextVar("process", default=None)
 """(name, incarnation) of the simulated process that the running callback belongs to."""
@@ -52,9 +58,14 @@ class SimulatedLoop(asyncio.base_events.BaseEventLoop):
         self.steps_max = steps_max
         self.dead = set()
         self.failures = []  # contexts of exceptions that nobody handled
+        self.now = 0.0
+        """True time, in seconds."""
+        self.rates = {}  # name of a process -> how fast its clock runs; 1 for the others
         self._paused_until = {}
         self._held = {}  # paused process -> handles that wait for it
-        self._now = 0.0
+        self._ambushes = {}  # process -> [steps left, what to do then]
+        self._timers = []  # (true time, number, handle)
+        self._timers_made = 0
         self._tasks = []
         self._tasks_made = 0
         self._generators = {}
@@ -75,7 +86,34 @@ class SimulatedLoop(asyncio.base_events.BaseEventLoop):
         return task
 
     def time(self):
-        return self._now
+        return self.now * self._rate() if self.rates else self.now
+
+    def _rate(self):
+        process = PROCESS.get()
+        return self.rates.get(process[0], 1.0) if process else 1.0
+
+    def call_later(self, delay, callback, *args, context=None):
+        rate = self._rate() if self.rates else 1.0
+        return self._call_at(self.now + delay / rate, callback, args, context)
+
+    def call_at(self, when, callback, *args, context=None):
+        rate = self._rate() if self.rates else 1.0
+        return self._call_at(when / rate, callback, args, context)
+
+    def later(self, seconds, callback, *args, context=None):
+        """As `call_later`, in true time, and by default in nobody's process."""
+        return self._call_at(self.now + seconds, callback, args, context or self._nobody)
+
+    def _call_at(self, when, callback, args, context):
+        # A little later than asked for: rounding must not wake anybody before its time.
+        handle = asyncio.TimerHandle(when + 1e-9, callback, args, self, context)
+        handle._scheduled = True
+        self._timers_made += 1
+        heapq.heappush(self._timers, (handle._when, self._timers_made, handle))
+        return handle
+
+    def _timer_handle_cancelled(self, handle):
+        pass
 
     def _process_events(self, event_list):
         pass
@@ -115,31 +153,42 @@ class SimulatedLoop(asyncio.base_events.BaseEventLoop):
         """As SIGSTOP until that time, then SIGCONT."""
         self._paused_until[process] = until
 
+    def ambush(self, process, steps, action):
+        """Call `action` in the place of the process's n-th step from now, which then follows."""
+        self._ambushes[process] = [steps, action]
+
     def resume_all(self):
-        """SIGCONT for everybody."""
+        """SIGCONT for everybody, and no more ambushes."""
+        self._ambushes.clear()
         for process in self._paused_until:
-            self._paused_until[process] = self._now
+            self._paused_until[process] = self.now
             self._release(process)
 
     def _release(self, process):
         until = self._paused_until.get(process, 0.0)
-        if until > self._now:
-            self.call_at(until, self._release, process, context=self._nobody)
+        if until > self.now:
+            self._call_at(until, self._release, (process,), self._nobody)
         else:
             self._ready.extend(self._held.pop(process, ()))
 
     def _run_once(self):
-        while self._scheduled and self._scheduled[0]._cancelled:
-            heapq.heappop(self._scheduled)._scheduled = False
-        if not self._ready and not self._stopping:
-            if not self._scheduled:
+        timers, ready = self._timers, self._ready
+        while timers and timers[0][2]._cancelled:
+            heapq.heappop(timers)
+        if not ready and not self._stopping:
+            if not timers:
                 raise Deadlock("nothing is ready and no timer is set")
-            self._now = max(self._now, self._scheduled[0]._when)
-        while self._scheduled and self._scheduled[0]._when <= self._now + 1e-9:
-            handle = heapq.heappop(self._scheduled)
+            self.now = max(self.now, timers[0][0])
+        while timers and timers[0][0] <= self.now:
+            handle = heapq.heappop(timers)[2]
             handle._scheduled = False
             if not handle._cancelled:
-                self._ready.append(handle)
+                ready.append(handle)
+        if len(ready) == 1:
+            handle = ready.popleft()
+            if not handle._cancelled:
+                self._run_handle(handle)
+            return
         # Processes take turns in any order; within one, asyncio promises first come, first served.
         turns = [handle._context.get(PROCESS) for handle in self._ready]
         queues = {}
@@ -157,7 +206,11 @@ class SimulatedLoop(asyncio.base_events.BaseEventLoop):
         process = handle._context.get(PROCESS)
         if process in self.dead:
             return
-        if self._paused_until.get(process, 0.0) > self._now:
+        if self._ambushes and process in self._ambushes:
+            self._is_ambushed(process)
+            if process in self.dead:
+                return
+        if self._paused_until and self._paused_until.get(process, 0.0) > self.now:
             if process not in self._held:
                 self._held[process] = []
                 self._release(process)  # sets the timer
@@ -166,13 +219,20 @@ class SimulatedLoop(asyncio.base_events.BaseEventLoop):
             return
         self.steps += 1
         if self.steps > self.steps_max:
-            raise Livelock(f"more than {self.steps_max} steps at {self._now:.1f} virtual seconds")
+            raise Livelock(f"more than {self.steps_max} steps at {self.now:.1f} virtual seconds")
         handle._run()
+
+    def _is_ambushed(self, process):
+        ambush = self._ambushes[process]
+        ambush[0] -= 1
+        if ambush[0] <= 0:
+            del self._ambushes[process]
+            self._nobody.run(ambush[1])
 
     def drop(self):
         """Forget everything, without running anything of it that matters."""
         self._ready.clear()
-        self._scheduled.clear()
+        self._timers.clear()
         self.dead.clear()
         for task in self._tasks:
             task._log_destroy_pending = False
@@ -187,13 +247,17 @@ class SimulatedLoop(asyncio.base_events.BaseEventLoop):
                 break
         self._tasks.clear()
         self._ready.clear()
-        self._scheduled.clear()
+        self._timers.clear()
         self.close()
 
 
 def run(seed, main, *, steps_max=3_000_000):
     """Run `main(loop)` to its end on a fresh loop and return its result."""
+    global _IS_FROZEN  # noqa: PLW0603 - once for the process
     gc.collect()
+    if not _IS_FROZEN:
+        gc.freeze()  # what is imported stays: later collections need not look at it
+        _IS_FROZEN = True
     gc.disable()
     loop = SimulatedLoop(seed, steps_max)
     asyncio.set_event_loop(loop)
@@ -218,15 +282,15 @@ class SimulatedClock:
     def __init__(self, loop, *, rate=1.0, offset=1000.0, wall_offset_ms=1_700_000_000_000):
         self.wall_offset_ms = wall_offset_ms
         self._loop = loop
-        self._rate = rate
+        self.rate = rate
         self._offset = offset
 
     def boottime(self):
-        return self._offset + self._loop.time() * self._rate
+        return self._offset + self._loop.now * self.rate
 
     def wall_ms(self):
-        return self.wall_offset_ms + int(self._loop.time() * self._rate * 1000)
+        return self.wall_offset_ms + int(self._loop.now * self.rate * 1000)
 
     def reboot(self):
         """Boot time begins anew."""
-        self._offset = 5.0 - self._loop.time() * self._rate
+        self._offset = 5.0 - self._loop.now * self.rate

@@ -9,12 +9,10 @@ stopped by then.
 """
 
 import asyncio
-import contextvars
 from collections import deque
 from dataclasses import dataclass
 
 from homeport.seams import LinkLost
-from tests.simulation.loop import PROCESS
 
 KEEPALIVE_SECONDS = 8.5
 WINDOW_MESSAGES = 64
@@ -43,8 +41,6 @@ class Network:
         self.on_delivered = lambda sender, receiver, what: None
         self.counts = {"delivered": 0, "broken": 0, "held up by a cut": 0}
         self._lanes = {}  # a set in the order of making
-        self._context = contextvars.copy_context()
-        self._context.run(PROCESS.set, None)
 
     def cut(self, sender, receiver):
         """Let nothing through from `sender` to `receiver`."""
@@ -67,12 +63,12 @@ class Network:
         server = self.servers[address]
         lane = _Lane(self, client, server.name)
         self._lanes[lane] = None
-        self.later(self.delay(), self._accept, lane, server, method, self.loop.time())
+        self.later(self.delay(), self._accept, lane, server, method, self.loop.now)
         return lane.ends[0]
 
     def later(self, seconds, callback, *arguments):
         """Call back when nobody's process is asked."""
-        self.loop.call_later(seconds, callback, *arguments, context=self._context)
+        self.loop.later(seconds, callback, *arguments)
 
     def delay(self):
         """How long the next message takes."""
@@ -88,7 +84,7 @@ class Network:
             return
         is_cut = (lane.client, lane.server) in self.cuts or (lane.server, lane.client) in self.cuts
         if is_cut:
-            if self.loop.time() - dialled > KEEPALIVE_SECONDS:
+            if self.loop.now - dialled > KEEPALIVE_SECONDS:
                 lane.break_off("connect timed out")
             else:
                 self.later(0.25, self._accept, lane, server, method, dialled)
@@ -183,15 +179,15 @@ class _Direction:
         if weather.lose and loop.rng.random() < weather.lose:
             network.later(0.001, self.lane.break_off, "connection reset by peer")
             return
-        self.last_arrival = max(self.last_arrival, loop.time() + network.delay())
-        self._flying.append((self.last_arrival, loop.time(), what))
+        self.last_arrival = max(self.last_arrival, loop.now + network.delay())
+        self._flying.append((self.last_arrival, loop.now, what))
         if len(self._flying) == 1:
             self._set_timer()
 
     def _set_timer(self):
         if self._flying and self._is_open:
             network = self.lane.network
-            network.later(max(0.0, self._flying[0][0] - network.loop.time()), self._arrive)
+            network.later(max(0.0, self._flying[0][0] - network.loop.now), self._arrive)
 
     def _arrive(self):
         """The oldest message that flies is here, unless a cut holds up all behind it."""
@@ -203,7 +199,7 @@ class _Direction:
         _, sent, what = self._flying[0]
         if (self.sender, self.receiver) in network.cuts:
             network.counts["held up by a cut"] += 1
-            if loop.time() - sent > KEEPALIVE_SECONDS:
+            if loop.now - sent > KEEPALIVE_SECONDS:
                 self.lane.break_off("keepalive timed out")
             else:
                 network.later(0.25, self._arrive)

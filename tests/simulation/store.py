@@ -9,7 +9,7 @@ import asyncio
 import contextvars
 from contextlib import aclosing
 
-from scheduler.store.base import Ambiguous, Unavailable
+from scheduler.store.base import LEADER_KEY, Ambiguous, Unavailable
 from scheduler.store.memory import MemoryStore
 
 DEADLINE_SECONDS = 5.0
@@ -23,8 +23,18 @@ class ObservedStore(MemoryStore):
 
     def __init__(self, clock, on_commit, **kwargs):
         super().__init__(clock, **kwargs)
+        self.clock = clock
         self._on_commit = on_commit
         self.commits = 0
+
+    @property
+    def epoch(self):
+        """The present leader's; None: nobody leads."""
+        record = self._records.get(LEADER_KEY)
+        return record.created if record is not None else None
+
+    def heal(self):
+        """Behave."""
 
     async def commit(self, writes, fence=None):
         FENCE.set(fence)
@@ -107,7 +117,7 @@ class StoreView:
             await asyncio.sleep(self._network.delay())
             raise Unavailable("connection refused")
         answer = asyncio.get_running_loop().create_future()
-        asked = self._network.loop.time()
+        asked = self._network.loop.now
         delay = self._network.delay() + self._network.loop.rng.random() * self.slow_seconds
         self._network.later(delay, self._deliver, asked, answer, method, arguments)
         try:
@@ -119,7 +129,7 @@ class StoreView:
     def _deliver(self, asked, answer, method, arguments):
         loop = self._network.loop
         if self.cut_requests or self.is_refusing:
-            if loop.time() - asked < LOST_SECONDS:
+            if loop.now - asked < LOST_SECONDS:
                 self._network.later(0.1, self._deliver, asked, answer, method, arguments)
             return
         loop.create_task(self._carry_out(answer, method, arguments), context=self._context.copy())

@@ -104,7 +104,7 @@ async def _a_sleeping_leader_is_asked_for_what_was(world):
     old.pause(30)
     await asyncio.sleep(10)
     await user.scale_to("web", 3)
-    await asyncio.sleep(old.paused_until - world.loop.time() - 2)
+    await asyncio.sleep(old.paused_until - world.loop.now - 2)
     await user.scale_to("web", 1, first=old)
     await settles(world, user)
 

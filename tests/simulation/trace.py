@@ -26,13 +26,13 @@ class Trace:
 
     def note(self, text):
         """Add a line."""
-        line = f"{self._loop.time():9.3f} {text}"
+        line = f"{self._loop.now:9.3f} {text}"
         self.lines.append(line)
         self._hash.update(line.encode())
 
     def count(self, text):
         """Add to the hash alone: too frequent to be read."""
-        self._hash.update(f"{self._loop.time():.6f}{text}".encode())
+        self._hash.update(f"{self._loop.now:.6f}{text}".encode())
 
     @property
     def digest(self):

@@ -28,7 +28,8 @@ from homeport.spec import (
     pairs,
 )
 from homeport.v1 import control_pb2
-from tests.simulation.world import GIB, CallFailed
+from tests.simulation.engine import GIB
+from tests.simulation.scheduler_machine import CallFailed
 
 CALL_SECONDS = 6.0
 
@@ -41,7 +42,8 @@ class Template:
     mode: Mode = Mode.REPLICATED
     replicas_max: int = 1
     ports: tuple = ()
-    volume: bool = False
+    volume: str = ""  # the name of one: "data" is the node's, "share" everybody's
+    exclusive: bool = False  # by the user's word
     memory_gib: int = 0
     checked: bool = False
     after: str = ""
@@ -57,7 +59,9 @@ TEMPLATES = {
     "checked": Template(
         replicas_max=2, checked=True, script=(("health", "healthy"), ("health_after_ms", 1500))
     ),
-    "data": Template(volume=True, script=(("stop_ms", 500),)),
+    "data": Template(volume="data", script=(("stop_ms", 500),)),
+    "share": Template(volume="share", script=(("stop_ms", 1500), ("start_ms", 300))),
+    "only": Template(exclusive=True, script=(("stop_ms", 4000),)),
     "each": Template(mode=Mode.GLOBAL),
     "heavy": Template(replicas_max=2, memory_gib=3),
     "crashes": Template(crashes=True, script=(("run_for_ms", 4000), ("exit_code", 1))),
@@ -67,6 +71,12 @@ TEMPLATES = {
     "many": Template(replicas_max=14, script=(("stop_ms", 100),)),
     "job": Template(mode=Mode.REPLICATED_JOB, may_end=True, script=(("run_for_ms", 3000),)),
     "behind": Template(after="web"),
+}
+
+
+VOLUMES = {
+    "data": VolumeSpec(name="data"),
+    "share": VolumeSpec(name="share", driver_opts=pairs({"type": "nfs"})),
 }
 
 
@@ -99,7 +109,7 @@ def spec_of(name, want):
         env=pairs({"VERSION": str(want.version)}),
         labels=pairs({f"sim.{key}": str(value) for key, value in template.script}),
         ports=tuple(Port(target=port, published=port) for port in template.ports),
-        mounts=(Mount(kind=MountKind.VOLUME, source="data", target="/data"),)
+        mounts=(Mount(kind=MountKind.VOLUME, source=template.volume, target="/data"),)
         if template.volume
         else (),
         health_check=HealthCheck(test=("CMD", "true")) if template.checked else None,
@@ -111,6 +121,7 @@ def spec_of(name, want):
         mode=template.mode,
         replicas=want.replicas,
         reservations=Resources(memory_bytes=template.memory_gib * GIB),
+        exclusive=template.exclusive or None,
         restart=RestartPolicy(max_attempts=template.attempts_max),
         depends_on=(Dependency(service=template.after),) if template.after else (),
     )
@@ -165,7 +176,7 @@ class Operator(Caller):
     async def work(self, until):
         """Until that time; every node is active in the end."""
         drains = self.rng.random() < 0.4
-        while self.world.loop.time() < until:
+        while self.world.loop.now < until:
             await asyncio.sleep(self.rng.uniform(3, 15))
             nodes = (await self.call("ListNodes", control_pb2.ListNodesRequest())).nodes
             await self.call("ListTasks", control_pb2.ListTasksRequest(all=True))
@@ -206,7 +217,7 @@ class User(Caller):
         """Change things until that time, and finish what was begun."""
         await asyncio.sleep(self.rng.uniform(0, 5))
         await self.apply(self._templates)
-        while self.world.loop.time() < until:
+        while self.world.loop.now < until:
             await asyncio.sleep(self.rng.uniform(2, 15))
             roll = self.rng.random()
             if not self.services:
@@ -289,11 +300,11 @@ class User(Caller):
     async def put(self, services):
         """Apply the file with exactly these services: name -> Wanted."""
         names = sorted(services)
-        has_volume = any(TEMPLATES[name].volume for name in names)
+        volumes = {TEMPLATES[name].volume for name in names} - {""}
         spec = StackSpec(
             name=self.name,
             services=tuple(spec_of(name, services[name]) for name in names),
-            volumes=(VolumeSpec(name="data"),) if has_volume else (),
+            volumes=tuple(VOLUMES[name] for name in sorted(volumes)),
         )
         request = control_pb2.ApplyRequest()
         codec.fill(request.stack, spec)

@@ -1,0 +1,193 @@
+"""A machine with an engine and an agent: put together as `agent.app` does it.
+
+What lies below the seams is simulated: the engine, the disk, the clocks, the network.
+"""
+
+import asyncio
+import contextlib
+from pathlib import Path
+
+from agent import joining
+from agent.bulk import BulkDesk
+from agent.images import Images as AgentImages
+from agent.inventory import Load
+from agent.journal import Journal, MemorySecrets
+from agent.keylog import JournalDamaged
+from agent.lease import Lease
+from agent.observer import Observer, Tasks
+from agent.reporter import Reporter
+from agent.session import Desk, Goodbye, Sessions
+from agent.worker import Worker
+from homeport.model import Inventory
+from homeport.spec import Driver, Resources
+from tests.simulation.disk import Disk, Identities
+from tests.simulation.engine import GIB, WatchedEngine, WatchedRuntime
+from tests.simulation.guard_machine import GuardMachine
+from tests.simulation.links import Transport
+from tests.simulation.machine import Machine
+
+
+class AgentMachine(Machine):
+    """One machine with an engine and an agent; engine and disk outlive the agent."""
+
+    may_end_by = ()
+
+    def __init__(self, world, name):
+        super().__init__(world, name)
+        self.engine = WatchedEngine(self)
+        self.medium = Disk()
+        self.secrets = MemorySecrets()
+        self.identities = Identities()
+        self.boot = 1
+        self.worker = None
+        self.journal = None
+        self.reporter = None
+        self.sessions = None
+        self.lease = Lease()
+        self.guard = GuardMachine(world, self)
+        for number, cluster in enumerate(("", "another"), start=1):
+            self.engine.add_foreign(f"foreign-{number}", cluster)
+
+    @property
+    def lease_until(self):
+        """What the guard reads of the lease: boot time."""
+        return self.lease.until_seconds
+
+    def cut_power(self):
+        """The machine is off: nothing runs, and what was not synced may be gone."""
+        self.kill()
+        self.guard.kill()
+        self.lease = Lease()
+        self.medium.cut_power(self.world.loop.rng)
+        self.secrets.data.clear()
+        self.engine.reboot()
+        self.clock.reboot()
+        self.boot += 1
+
+    async def _main(self):
+        world, clock = self.world, self.clock
+        randomness = world.randomness(f"{self.name}/{self.incarnation}")
+        transport = Transport(world.network, self.name)
+        machine = _SimulatedMachine()
+        boot_id = f"{self.name}-boot-{self.boot}"
+        identity = await joining.join(
+            transport,
+            self.identities,
+            randomness,
+            schedulers=world.addresses,
+            name=self.name,
+            boot_id=boot_id,
+            inventory=machine.inventory(None),
+        )
+        runtime = WatchedRuntime(self.engine, identity.cluster_id)
+        self.engine.cluster = identity.cluster_id
+        journal = self._open_journal()
+        reporter, lease = Reporter(), Lease()
+        lease.until_seconds = self.lease.until_seconds
+        self.lease = lease
+        images = AgentImages(
+            runtime,
+            Path("/nowhere"),
+            link=lambda: sessions.link,
+            identity=lambda: sessions.identity,
+        )
+        worker = Worker(
+            runtime=runtime,
+            driver=Driver.SIMULATED,
+            clock=clock,
+            randomness=randomness,
+            journal=journal,
+            lease=lease,
+            reporter=reporter,
+            ensure_image=images.ensure,
+            starts_in_flight=4,
+            boot_id=boot_id,
+        )
+        observer = Observer(
+            runtime=runtime,
+            machine=machine,
+            clock=clock,
+            randomness=randomness,
+            tasks=Tasks(
+                running=lambda: worker.running,
+                unknown_containers=lambda: worker.unknown_containers,
+                conditions=lambda: worker.conditions,
+            ),
+            inventory=machine.inventory(None),
+        )
+        worker.on_change = observer.hurry
+
+        async def obey(orders):
+            verdict = await worker.obey(orders)
+            world.checks.obeyed(self, orders, verdict)
+            return verdict
+
+        sessions = Sessions(
+            transport=transport,
+            desk=Desk(
+                obey=obey,
+                wanted_hash=lambda: worker.wanted_hash,
+                reporter=reporter,
+                journal=journal,
+                lease=lease,
+                bulk=BulkDesk(runtime, journal.last_lines),
+                node=observer,
+            ),
+            identities=self.identities,
+            clock=clock,
+            randomness=randomness,
+            schedulers=world.addresses,
+            identity=identity,
+            boot_id=boot_id,
+            version="simulated",
+        )
+        self.worker, self.journal, self.reporter, self.sessions = (
+            worker,
+            journal,
+            reporter,
+            sessions,
+        )
+        try:
+            async with asyncio.TaskGroup() as background:
+                background.create_task(journal.run(), name="journal")
+                background.create_task(worker.run(), name="worker")
+                background.create_task(observer.run(), name="observer")
+                background.create_task(sessions.run(), name="sessions")
+        finally:
+            with contextlib.suppress(OSError):
+                await journal.flush()
+
+    async def _leave(self):
+        if self.sessions is not None:
+            self.sessions.stop(Goodbye.AGENT_RESTARTING, "the agent was told to stop")
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(2.0):
+                    await self.sessions.stopped.wait()
+        self._main_task.cancel()
+
+    def _open_journal(self):
+        try:
+            return Journal(self.medium, self.secrets)
+        except JournalDamaged as error:
+            self.world.checks.violate(f"the journal of {self.name} is damaged", error)
+            self.medium.set_aside()
+            return Journal(self.medium, self.secrets)
+
+
+class _SimulatedMachine:
+    def inventory(self, facts):
+        return Inventory(
+            hostname="simulated",
+            os="linux",
+            architecture="amd64",
+            capacity=Resources(cpu_millis=4_000, memory_bytes=8 * GIB),
+            drivers=("SIMULATED",),
+        )
+
+    def load(self, data_root):
+        return Load(
+            cpu_seconds=0.0,
+            memory_available_bytes=4 * GIB,
+            memory_total_bytes=8 * GIB,
+            disks=(),
+        )

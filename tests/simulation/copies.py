@@ -1,0 +1,74 @@
+"""Where the copies of each slot live: what is exclusive has one at most, at any instant (S1, S10).
+
+A newcomer's mistake: going by records. A record says what is meant; here counts which
+processes live, from the moment that one starts to the moment that it is gone.
+"""
+
+from homeport.spec import MountKind
+from scheduler.cluster import keys
+
+
+class Copies:
+    """All processes of ours that live, by slot."""
+
+    def __init__(self, checks):
+        self.checks = checks
+        self.moves = 0
+        """How often an exclusive movable slot was given to another node than before."""
+        self._tasks = {}  # every task that there ever was
+        self._homes = {}  # slot -> the node of its last task
+        self._alive = {}  # slot -> {(machine, task): since}
+
+    def made(self, task):
+        """A task was recorded."""
+        self._tasks[task.id] = task
+        slot = (task.service, task.slot)
+        before = self._homes.get(slot)
+        self._homes[slot] = task.node
+        if task.exclusive and not task.pinned and before not in (None, task.node):
+            self.moves += 1
+
+    def may_stop_for_a_lease(self, task_id):
+        """Whether the end of its node's lease ends this task."""
+        task = self._tasks.get(task_id)
+        return task is not None and task.exclusive and not task.pinned
+
+    def begin(self, machine, container):
+        """A process starts."""
+        task = self._tasks.get(container.task)
+        if task is None:
+            return
+        self._is_home(task)
+        alive = self._alive.setdefault((task.service, task.slot), {})
+        others = [(name, other) for name, other in alive if name != machine.name]
+        if (task.exclusive or task.pinned) and others:
+            self.checks.violate(
+                "S1: an exclusive task lives twice", (machine.name, container.task, others)
+            )
+        alive[machine.name, container.task] = self.checks.world.loop.now
+
+    def end(self, machine, container):
+        """A process is gone."""
+        task = self._tasks.get(container.task)
+        if task is not None:
+            alive = self._alive.get((task.service, task.slot), {})
+            alive.pop((machine.name, container.task), None)
+
+    def _is_home(self, task):
+        """S10: what has data on a node runs there and nowhere else."""
+        if not task.pinned:
+            return
+        checks = self.checks
+        head = checks.records.get(keys.service(task.service))
+        spec = checks.records.get(keys.spec(task.service, task.generation))
+        if head is None or spec is None:
+            return
+        for mount in spec.spec.container.mounts:
+            if mount.kind is MountKind.VOLUME:
+                made = [
+                    record.node
+                    for key, record in checks.records.items()
+                    if key.startswith(f"volumes/{head.stack}/{mount.source}/")
+                ]
+                if made and task.node not in made:
+                    checks.violate("S10: a task runs away from its data", (task.id, made))

@@ -1,0 +1,124 @@
+"""A node's engine, which shows the checks every start and every end, and can misbehave.
+
+The engine outlives agents. A newcomer's mistake: treating a container's end as one event.
+That an agent *asks* for it is one (it needs a word for that), that its process is gone is
+another (until then it counts as alive, on this node and no other).
+"""
+
+import asyncio
+import contextlib
+
+from agent.runtime.base import Phase, Rejected, Unavailable
+from agent.runtime.simulated import CALL_SECONDS, SimulatedRuntime
+from agent.runtime.simulated_engine import (
+    KILLED,
+    SimulatedContainer,
+    SimulatedEngine,
+    script_of,
+)
+from homeport.model import TaskId
+from homeport.spec import ContainerSpec, Resources
+
+GIB = 1 << 30
+
+
+class WatchedEngine(SimulatedEngine):
+    """An engine that shows the checks each start, and each end that the agent causes."""
+
+    def __init__(self, machine):
+        super().__init__(machine.clock, capacity=Resources(cpu_millis=4_000, memory_bytes=8 * GIB))
+        self.machine = machine
+        self.cluster = ""
+        self.exclusive = set()  # tasks of exclusive movable slots whose containers were made
+        self.late_seconds = 0.0
+        """Not 0: a start is not answered in time, and takes place so much later after all."""
+
+    def recover(self):
+        self.late_seconds = 0.0
+        super().recover()
+
+    def add(self, container):
+        journal = self.machine.journal
+        want = journal.wanted.get(container.task) if journal is not None else None
+        if want is not None and want.assignment.exclusive and not want.assignment.pinned:
+            self.exclusive.add(container.task)
+        super().add(container)
+
+    def begin(self, container):
+        self.machine.world.checks.starts(self.machine, container)
+        super().begin(container)
+        if container.script.health == "unhealthy":
+            self.machine.world.checks.unwell(container)
+
+    def begin_late(self, container):
+        """What nobody waits for any more."""
+        if self.find(container.task) is container and container.phase is not Phase.RUNNING:
+            self.machine.world.trace.note(f"------ {container.task} starts late")
+            with contextlib.suppress(Rejected):
+                self.begin(container)
+
+    def stop(self, container, exit_code):
+        self.machine.world.checks.stops(self.machine, container)
+        super().stop(container, exit_code)
+
+    def remove(self, container):
+        self.machine.world.checks.stops(self.machine, container)
+        super().remove(container)
+
+    def remove_by_hand(self, container):
+        super().remove(container)
+
+    def kill_processes(self, container):
+        """As the guard does, past the engine."""
+        self.machine.world.checks.guarded(self.machine, container)
+        self._context.run(self._end, container, KILLED)
+
+    def _end(self, container, exit_code, **kwargs):
+        super()._end(container, exit_code, **kwargs)
+        if container.phase is not Phase.RUNNING:
+            self.machine.world.checks.ended(self.machine, container)
+
+    def add_foreign(self, name, cluster):
+        """A container that is none of ours, running."""
+        spec = ContainerSpec(image="canary")
+        container = SimulatedContainer(
+            cluster=cluster,
+            task=TaskId(name),
+            stack="",
+            generation=0,
+            container_id=f"foreign-{name}",
+            spec=spec,
+            script=script_of(()),
+        )
+        self.add(container)
+        self._context.run(super().begin, container)
+
+    def ours(self):
+        """The containers that carry our cluster's label, in the order of their tasks."""
+        return sorted(
+            (each for each in self.all() if self.cluster and each.cluster == self.cluster),
+            key=lambda each: each.task,
+        )
+
+    def reboot(self):
+        super().reboot()
+        for container in self.all():
+            if not self.cluster or container.cluster != self.cluster:
+                SimulatedEngine.begin(self, container)
+
+
+class WatchedRuntime(SimulatedRuntime):
+    """A runtime whose engine may do late what it was asked for."""
+
+    def __init__(self, engine, cluster):
+        super().__init__(engine, cluster)
+        self._watched = engine
+
+    async def start(self, task):
+        engine = self._watched
+        container = self._find(task)
+        if engine.late_seconds and container is not None:
+            engine.machine.world.loop.later(engine.late_seconds, engine.begin_late, container)
+            await asyncio.sleep(CALL_SECONDS)
+            raise Unavailable("the engine did not answer in time")
+        return await super().start(task)
