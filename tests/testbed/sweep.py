@@ -24,6 +24,7 @@ from tests.testbed.commands import ip, output_of
 _MARK = b"HOMEPORT_TESTBED="
 _CGROUPS = Path("/sys/fs/cgroup")
 _NAMESPACES = Path("/run/netns")
+_SHARED = Path("/dev/shm")
 _DEADLINE_SECONDS = 15.0
 _YOUNG_SECONDS = 1.0
 _MNT_DETACH = 2
@@ -243,6 +244,12 @@ def unmount_below(directory: Path) -> None:
     raise RuntimeError(f"cannot unmount {', '.join(mounts_below(directory))}")
 
 
+def lift_throttle(device: str) -> None:
+    """Let a block device (`7:3`) write as fast as it can again; nothing if it was not held back."""
+    for kind in ("bps", "iops"):
+        _write(_CGROUPS / "blkio" / f"blkio.throttle.write_{kind}_device", f"{device} 0")
+
+
 # ------------------------------------------------------------------------ components and runs
 
 
@@ -273,6 +280,10 @@ def sweep_run(directory: Path) -> None:
         remove_namespace(name)
     for name in _recorded(directory, "link"):
         remove_link(name)
+    for name in _recorded(directory, "shared"):
+        shutil.rmtree(_SHARED / name, ignore_errors=True)
+    for device in _recorded(directory, "throttle"):
+        lift_throttle(device)
     for block in _recorded(directory, "block"):
         remove_bridges(block)
         remove_forward_rule(block)
@@ -287,6 +298,11 @@ def leftovers(directory: Path) -> list[str]:
         f"{describe(pid)} of a container still runs" for pid in sorted(in_containers(directory))
     ]
     found += [f"{point} is still mounted" for point in mounts_below(directory)]
+    found += [
+        f"{_SHARED / name} is still there"
+        for name in _recorded(directory, "shared")
+        if (_SHARED / name).exists()
+    ]
     for name in _recorded(directory, "namespace"):
         found += [f"{describe(pid)} still runs in {name}" for pid in sorted(in_namespace(name))]
         if (_NAMESPACES / name).exists():

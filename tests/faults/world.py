@@ -1,0 +1,286 @@
+"""The harness: a cluster with its workload, its recorders and a log of the faults done to it.
+
+    with World(directory) as world:
+        with world.fault("F01", "an agent is killed", scope="agent", nodes=("h1",)):
+            world.cluster.agents["h1"].kill9()
+            world.cluster.agents["h1"].start()
+
+Leaving the `with` of a fault waits until all is right again, writes down how long that took, and
+holds the exclusive slots against the observer at once; the other checkers read everything at the
+end. A newcomer would sleep "long enough" after a fault; then a machine under load fails for its
+slowness, and a quick one hides that nothing recovered.
+"""
+
+import json
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+from homeport.v1 import types_pb2
+from tests.faults import loading, verdicts, witness
+from tests.faults.checks import exclusive
+from tests.faults.cluster import IMAGES, Cluster
+from tests.faults.history import Recorder, Violation, Window, now_ns
+from tests.testbed.hosts import Lab
+from tests.testbed.ledger import current_run
+from tests.testbed.process import Daemon
+
+STACK = "app"
+EXCLUSIVE = ("mover", "anchor")
+"""The exclusive services: one that may move, one whose data is on its node."""
+
+SHARED = Path("/dev/shm")  # where a writable bind is no data of the task's own
+
+
+def compose(shared: Path) -> str:
+    """The workload: plain and health-checked replicas, a fixed port, and the two witnesses."""
+    return f"""
+services:
+  web:
+    image: hp/healthy:1
+    deploy:
+      replicas: 3
+      resources: {{reservations: {{cpus: "0.05", memory: 16M}}}}
+  plain:
+    image: hp/sleeper:1
+    deploy: {{replicas: 2}}
+  door:
+    image: hp/sleeper:1
+    ports: ["18080:80"]
+  mover:
+    image: hp/witness:1
+    environment: {{SLOT: {STACK}-mover-1}}
+    volumes: ["{shared}:/shared"]
+    stop_grace_period: 2s
+    x-homeport: {{exclusive: true}}
+  anchor:
+    image: hp/witness:1
+    environment: {{SLOT: {STACK}-anchor-1}}
+    volumes: ["{shared}:/shared", "data:/data"]
+    stop_grace_period: 2s
+    x-homeport: {{exclusive: true}}
+volumes:
+  data:
+"""
+
+
+TASKS = 3 + 2 + 1 + 1 + 1
+"""How many tasks of the workload run when all is well."""
+
+
+class World:
+    """One cluster under observation. A context manager; `results` gets history and verdict."""
+
+    def __init__(self, results: Path, *, load: bool = True, **cluster: Any) -> None:
+        self.results = results
+        shutil.rmtree(results, ignore_errors=True)
+        results.mkdir(parents=True)
+        self.directory = current_run().component("world").directory
+        self._load = load
+        self._cluster_arguments = cluster
+        self._faults = Recorder(results / "faults.jsonl", "faults")
+        self.windows: list[Window] = []
+        self.cut_power: set[str] = set()
+        self.hand_written: list[str] = []
+        """Prefixes of keys that a fault has written into the store itself."""
+        self.restored = False
+        self._undo = ExitStack()
+
+    # ------------------------------------------------------------------------- setting it up
+
+    def start(self) -> Self:
+        """Cluster, recorders, workload, canaries; returns when all of it runs."""
+        with ExitStack() as undo:
+            undo.callback(self._faults.close)
+            self.shared = SHARED / f"homeport-{current_run().id}-{self.directory.name}"
+            current_run().record("shared", self.shared.name)
+            self.shared.mkdir()
+            undo.callback(self._remove_shared)
+            witness.prepare(self.shared)
+            self.lab = undo.enter_context(Lab(3, images=IMAGES))
+            self._observe(undo)
+            self.cluster = undo.enter_context(
+                Cluster(self.lab, self.directory, **self._cluster_arguments)
+            )
+            self._record(undo)
+            self._set_canaries()
+            self.cluster.apply(STACK, compose(self.shared))
+            self.wait_settled("the workload to run", seconds=60)
+            self.begin_ns = now_ns()
+            self._undo = undo.pop_all()
+        return self
+
+    def _remove_shared(self) -> None:
+        kept = self.results / "witness"
+        kept.mkdir(exist_ok=True)
+        for file in self.shared.glob("*.log"):
+            shutil.copy(file, kept)
+        shutil.rmtree(self.shared, ignore_errors=True)
+        current_run().forget("shared", self.shared.name)
+
+    def _observe(self, undo: ExitStack) -> None:
+        data = [f"{host.name}={host.engine.directory / 'data'}" for host in self.lab.hosts]
+        self._beside(undo, "observer", "tests.faults.observer", self._file("proc"), *data)
+        for host in self.lab.hosts:
+            events = ["docker", "-H", host.engine.host, "events", "--since", "1m"]
+            self._stamped(undo, f"engine-{host.name}", [*events, "--format", "{{json .}}"])
+
+    def _record(self, undo: ExitStack) -> None:
+        everyone = self.cluster.addresses
+        self._beside(undo, "watcher", "tests.faults.watcher", self._file("watch"), everyone)
+        if self._load:
+            self._beside(undo, "load", "tests.faults.load", str(self.results), everyone)
+        if self.cluster.etcd is not None:
+            endpoints = ",".join(self.cluster.etcd.endpoints)
+            watch = ["etcdctl", "--endpoints", endpoints, "watch", "--prefix", "", "--rev=1"]
+            self._stamped(undo, "store", [*watch, "--write-out=json"])
+
+    def _file(self, name: str) -> str:
+        return str(self.results / f"{name}.jsonl")
+
+    def _stamped(self, undo: ExitStack, name: str, argv: list[str]) -> None:
+        self._beside(undo, name, "tests.faults.stamp", self._file(name), name, *argv)
+
+    def _beside(self, undo: ExitStack, name: str, module: str, *arguments: str) -> None:
+        argv = [sys.executable, "-m", module, *arguments]
+        undo.enter_context(Daemon(argv, name=name))
+
+    def _set_canaries(self) -> None:
+        """On each host a container of nobody and one of another cluster, and a volume."""
+        for host in self.lab.hosts:
+            engine = host.engine.client()
+            other = {"dev.homeport.cluster": "another", "dev.homeport.task": "x/1/1"}
+            for name, labels in (("canary-plain", {}), ("canary-other", other)):
+                made = engine.create_container("hp/sleeper:1", name=name, labels=labels)
+                engine.start(made["Id"])
+            engine.create_volume("canary-data")
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            for daemon in self._programs():
+                if daemon.log_path.exists():
+                    name = f"{daemon.log_path.parent.name}-{daemon.name}.log"
+                    shutil.copy(daemon.log_path, self.results / name)
+        finally:
+            self._undo.close()
+
+    def _programs(self) -> list[Daemon]:
+        return [*self.cluster.agents.values(), *(each.daemon for each in self.cluster.schedulers)]
+
+    # ------------------------------------------------------------------------------- looking
+
+    def settled(self) -> bool:
+        """Whether all nodes are ready and all of the workload runs, on one node each, and well."""
+        if len(self.cluster.ready()) != len(self.lab.hosts):
+            return False
+        views = self.cluster.tasks(STACK)
+        live = [view for view in views if view.status.state < types_pb2.TASK_STATE_COMPLETE]
+        return len(live) == TASKS and len(self.cluster.running(STACK)) == TASKS
+
+    def wait_settled(self, what: str = "all to be right again", *, seconds: float = 90) -> float:
+        """Seconds until `settled`; TimeoutError with the story at the deadline."""
+        return self.cluster.wait_for(self.settled, what, seconds=seconds)
+
+    def where(self, service: str) -> str:
+        """The node that a service of one replica runs on."""
+        (view,) = self.cluster.running(STACK, service)
+        return str(view.node_name)
+
+    def beats(self, service: str, *, within_seconds: float = 1.0) -> bool:
+        """Whether a witness has written lately."""
+        last = witness.last_beat_ns(self.shared, f"{STACK}-{service}-1")
+        return now_ns() - last < within_seconds * 1e9
+
+    def facts(self) -> dict[str, tuple[str, int, str, int]]:
+        """host/name -> (id, pid, started at, restart count) of every container."""
+        found = {}
+        for host in self.lab.hosts:
+            client = host.engine.client()
+            for each in client.containers(all=True):
+                seen = client.inspect_container(each["Id"])
+                state = seen["State"]
+                found[f"{host.name}{seen['Name']}"] = (
+                    seen["Id"],
+                    state["Pid"],
+                    state["StartedAt"],
+                    seen["RestartCount"],
+                )
+        return found
+
+    # -------------------------------------------------------------------------------- faults
+
+    @contextmanager
+    def fault(
+        self,
+        fault: str,
+        title: str,
+        *,
+        scope: str,
+        nodes: tuple[str, ...] = (),
+        may_stop: tuple[str, ...] = (),
+        settle_seconds: float = 90,
+    ) -> Iterator[None]:
+        """The time of one fault: inside it is done and healed; leaving it waits for the recovery.
+
+        `scope` and `may_stop` tell the checkers what may end meanwhile (history.Window).
+        """
+        begin = now_ns()
+        self._faults.write(t_ns=begin, kind="begin", fault=fault, title=title, nodes=nodes)
+        settled = 0
+        end = 0
+        try:
+            try:
+                yield
+            finally:
+                end = now_ns()
+                self._faults.write(t_ns=end, kind="end", fault=fault)
+            self.wait_settled(f"the cluster to recover from {fault}", seconds=settle_seconds)
+            settled = now_ns()
+            self._faults.write(t_ns=settled, kind="settled", fault=fault)
+        finally:
+            window = Window(
+                fault=fault, title=title, scope=scope, begin_ns=begin, end_ns=end,
+                nodes=nodes, settled_ns=settled,
+                may_stop=tuple(f"{STACK}/{service}/1" for service in may_stop),
+            )  # fmt: skip
+            self.windows.append(window)
+            self._faults.write(kind="window", window=verdicts.as_json(window))
+        if broken := self.exclusive_violations():
+            raise AssertionError("\n".join(map(str, broken)))
+
+    def exclusive_violations(self) -> list[Violation]:
+        """S1 so far, by the observer and by the witnesses themselves."""
+        lives = loading.lives(self.results / "proc.jsonl")
+        slots = frozenset(f"{STACK}/{service}/1" for service in EXCLUSIVE)
+        nodes = {life.container[:12]: life.node for life in lives}
+        lines = list(witness.lines(self.shared, nodes))
+        return [
+            *exclusive.overlaps(lives, slots),
+            *exclusive.rivals(lines),
+            *exclusive.tokens(lines),
+        ]
+
+    def note(self, text: str, **more: Any) -> None:
+        """A word for the timeline."""
+        self._faults.write(kind="note", text=text, **more)
+
+    def keep(self, holds: Callable[[], object], what: str, *, seconds: float) -> None:
+        """Fail when `holds()` does not for all of that time: how long a fault is to last."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if not holds():
+                raise AssertionError(f"{what} did not last {seconds:g} s\n{self.cluster.story()}")
+            time.sleep(0.1)
+
+    def verdict(self) -> dict[str, Any]:
+        """Run every checker over the whole history; also written as verdict.json."""
+        found = verdicts.judge(self)
+        (self.results / "verdict.json").write_text(json.dumps(found, indent=2) + "\n")
+        return found
