@@ -12,7 +12,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -28,7 +28,9 @@ from homeport.seams import (
     system_randomness,
 )
 from homeport.v1 import control_pb2_grpc, dispatcher_pb2_grpc
+from scheduler.api.hop import GrpcHop
 from scheduler.api.server import ApiServer
+from scheduler.api.servicer import ControlServicer
 from scheduler.config import Config, split_address
 from scheduler.core import Core
 from scheduler.dispatch.service import DispatcherService
@@ -89,6 +91,7 @@ async def _serve(
     api = ApiServer(metrics, randomness)
     port = api.bind(f"{_bracketed(host)}:{port}")
     address = config.advertise or f"{_reachable(host, config.name)}:{port}"
+    hop = GrpcHop(address)
     core = Core(
         store=MeasuredStore(store, metrics),
         me=Leader(id=f"{config.name}-{identifier(randomness, 32)}", address=address),
@@ -97,12 +100,15 @@ async def _serve(
         randomness=randomness,
         images=images,
         writer=config.name,
+        hop=hop,
     )
     stop.on_dump = lambda: _dump(core)
+    core.on_ready = api.set_ready
     core.on_leading = api.set_leading
+    control: Any = ControlServicer(core.front)
     await api.start(
         [
-            lambda server: control_pb2_grpc.add_ControlServicer_to_server(core.control, server),
+            lambda server: control_pb2_grpc.add_ControlServicer_to_server(control, server),
             lambda server: dispatcher_pb2_grpc.add_DispatcherServicer_to_server(
                 DispatcherService(core.lanes), server
             ),
@@ -136,6 +142,7 @@ async def _serve(
         if pages[0] is not None:
             await pages[0].close()
         await api.close(GRACE_SECONDS)
+        await hop.close()
         stop.close()
 
 

@@ -12,9 +12,10 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from homeport.model import Cluster, Leader
+from homeport.model import Cluster, Leader, Scheduler
 from homeport.seams import Clock, Randomness, identifier
 from scheduler.api.feed import Feed
+from scheduler.api.front import Front, Hop
 from scheduler.api.service import ControlService, Lead
 from scheduler.cluster import keys
 from scheduler.cluster.changes import ABSENT, Put
@@ -25,6 +26,7 @@ from scheduler.controller import Controller
 from scheduler.dispatch.dispatcher import Dispatcher
 from scheduler.dispatch.lanes import Lanes
 from scheduler.election import Election, Leadership
+from scheduler.roster import Roster
 from scheduler.store.authority import Authority
 from scheduler.store.base import Ambiguous, Conflict, Damaged, Store, Unavailable
 from scheduler.store.commit import Committer
@@ -49,14 +51,30 @@ class Core:
         randomness: Randomness,
         images: Images,
         writer: str,
+        hop: Hop | None = None,
     ) -> None:
-        """`writer` is this scheduler's name in the store, the same after a restart."""
+        """`writer` is this scheduler's name in the store, the same after a restart.
+
+        `hop` is the way to the leader; without one, users are told its address instead.
+        """
         self.mirror = Mirror(store)
         self.lanes = Lanes()
-        self.control = ControlService(images=images, store_name=store.name, address=me.address)
+        self.control = ControlService(
+            images=images, store=store, mirror=self.mirror, clock=clock, address=me.address
+        )
+        self.control.schedulers = self._schedulers
+        self.front = Front(self.control, store, hop)
+        self.roster = Roster(
+            store,
+            me=Scheduler(id=writer, address=me.address, since_ms=clock.wall_ms()),
+            clock=clock,
+            randomness=randomness,
+        )
         self.election = Election(store, me=me, timers=timers, clock=clock, randomness=randomness)
         self.controller: Controller | None = None
         """The control loop, while leading."""
+        self.on_ready: Callable[[], Awaitable[None]] | None = None
+        """Called when users can be answered, whoever leads."""
         self.on_leading: Callable[[bool], Awaitable[None]] | None = None
         self._store = store
         self._me = me
@@ -68,7 +86,7 @@ class Core:
 
     @property
     def is_leading(self) -> bool:
-        """Whether users and agents are served here."""
+        """Whether agents are served here; users are by any scheduler."""
         return self.control.lead is not None
 
     @property
@@ -84,9 +102,13 @@ class Core:
     async def run(self) -> None:
         """Follow the store and stand for leader until cancelled. Raises StoreError."""
         await self.mirror.start()
+        self.control.changes.begin()
+        if self.on_ready is not None:
+            await self.on_ready()
         async with asyncio.TaskGroup() as background:
             background.create_task(self.mirror.run(), name="mirror")
             background.create_task(self._follow(), name="who leads")
+            background.create_task(self.roster.run(), name="who else is there")
             background.create_task(self.election.run(self._lead), name="election")
 
     async def _follow(self) -> None:
@@ -95,6 +117,8 @@ class Core:
             leader = self.election.leader
             address = leader.address if leader is not None else ""
             self.lanes.leader = self.control.leader = address
+            if not address:
+                self.control.sees_observed(False)
             await self.election.leader_changed()
 
     async def _lead(self, leadership: Leadership) -> None:
@@ -137,6 +161,7 @@ class Core:
         self.controller = controller
         self.lanes.dispatcher = dispatcher
         self.control.lead = Lead(authority=authority, feed=feed, bulk=dispatcher.bulk)
+        self.control.sees_observed(True)
         try:
             await self._tell(True)
             async with asyncio.TaskGroup() as background:
@@ -146,6 +171,7 @@ class Core:
             self.controller = None
             self.lanes.dispatcher = None
             self.control.lead = None
+            self.control.sees_observed(False)
             feed.close()
             await dispatcher.close("this scheduler leads no more")
             await self._tell(False)
@@ -155,7 +181,8 @@ class Core:
             await self.on_leading(is_leading)
 
     def _schedulers(self) -> tuple[str, ...]:
-        return (self._me.address,)
+        """All there are, the leader first."""
+        return self.roster.addresses(self.control.leader)
 
     async def _ensure_cluster(self, committer: Committer, leadership: Leadership) -> None:
         """The first leader ever makes the cluster's own record. Raises StoreError."""

@@ -70,6 +70,31 @@ class Unwell(ApiError):
     """The cluster cannot do it at the moment; trying again later may help."""
 
 
+class LeaderLost(ApiError):
+    """The leader was asked for the caller, and did not answer. What was asked may be done."""
+
+
+class Relayed(ApiError):
+    """The leader's no, for the caller, as it said it."""
+
+    def __init__(
+        self, code: grpc.StatusCode, sentence: str, status: status_pb2.Status | None
+    ) -> None:
+        """`status` has the details; None where the leader sent none."""
+        super().__init__(sentence)
+        self.code = code
+        self.status = status
+
+    @property
+    def reason(self) -> str:
+        """The UPPER_SNAKE word for programs; empty where there is none."""
+        info = error_details_pb2.ErrorInfo()
+        for detail in self.status.details if self.status is not None else ():
+            if detail.Unpack(info):
+                return str(info.reason)
+        return ""
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """A status with its details."""
@@ -81,9 +106,12 @@ class Failure:
     violations: tuple[tuple[str, str], ...] = ()
     resource: tuple[str, str] | None = None
     retry_seconds: float | None = None
+    relayed: status_pb2.Status | None = None
 
     def status(self) -> status_pb2.Status:
         """The google.rpc.Status that travels in the trailers."""
+        if self.relayed is not None:
+            return self.relayed
         details = [
             error_details_pb2.ErrorInfo(reason=self.reason, domain=DOMAIN, metadata=self.metadata)
         ]
@@ -116,6 +144,7 @@ _TABLE: tuple[tuple[type[Exception], grpc.StatusCode, str, float | None], ...] =
     (Outdated, Code.ABORTED, "GENERATION_CHANGED", None),
     (RequestIdUsed, Code.ALREADY_EXISTS, "REQUEST_ID_USED", None),
     (NotNow, Code.FAILED_PRECONDITION, "NOT_NOW", None),
+    (LeaderLost, Code.UNAVAILABLE, "LEADER_LOST", 0.5),
     (TooLarge, Code.RESOURCE_EXHAUSTED, "TOO_LARGE", None),
     (Unwell, Code.UNAVAILABLE, "UNAVAILABLE", 1.0),
     (NotLeading, Code.UNAVAILABLE, "NOT_LEADER", 0.5),
@@ -139,6 +168,8 @@ _SENTENCES: Mapping[type[Exception], str] = {
 
 def failure(error: Exception) -> Failure | None:
     """What to answer for this exception; None for one that only a bug can cause."""
+    if isinstance(error, Relayed):
+        return Failure(error.code, error.reason, str(error), relayed=error.status)
     for kind, code, reason, retry_seconds in _TABLE:
         if isinstance(error, kind):
             return Failure(

@@ -1,9 +1,11 @@
-"""Changes of the cluster in the order in which this leader learnt of them, for watchers.
+"""Changes of the cluster in the order in which this scheduler learnt of them, for watchers.
 
-One counter covers stored and observed changes of an epoch, and a bounded ring remembers
-which keys changed at which count, so that a watcher that comes back is told just that. What
-is sent is always the object as it is now: a slow watcher misses steps, never the end, and
-never makes the scheduler keep more than one mark for each object.
+`Feed` is a leader's: one counter covers stored and observed changes of an epoch, and a bounded
+ring remembers which keys changed at which count, so that a watcher that comes back is told
+just that. `StoredFeed` is every scheduler's, for as long as it lives: stored objects alone,
+counted by the store's revision, which means the same to all schedulers. What is sent is always
+the object as it is now: a slow watcher misses steps, never the end, and never makes the
+scheduler keep more than one mark for each object.
 """
 
 from __future__ import annotations
@@ -15,9 +17,11 @@ from collections.abc import Callable, Sequence
 from homeport.model import Rollout, Service, ServiceGeneration, Stack, Task
 from scheduler.api.errors import Unwell
 from scheduler.store.authority import Authority
-from scheduler.store.mirror import MirrorChange
+from scheduler.store.mirror import Mirror, MirrorChange
 
 RING = 10_000
+PENDING_MAX = 20_000
+"""Marks that are kept for one reader. Objects that are gone count too, and never end."""
 EVENTS_PENDING_MAX = 2_000
 
 
@@ -35,18 +39,78 @@ class Watcher:
         """Something about this key changed."""
         if key.startswith("events/"):
             self._events += 1
-            if self._events > EVENTS_PENDING_MAX:
-                self.overrun = True
-        self.pending[key] = None
+        if self._events > EVENTS_PENDING_MAX or len(self.pending) >= PENDING_MAX:
+            # It will be told everything: what was marked is in that.
+            self.overrun = True
+            self.pending.clear()
+        elif not self.overrun:
+            self.pending[key] = None
         self.wake.set()
 
     def take(self) -> list[str]:
-        """All marks, which are then gone."""
+        """All marks, which are then gone; what was overrun is forgotten with them."""
         taken = list(self.pending)
         self.pending.clear()
+        self.overrun = False
         self._events = 0
         self.wake.clear()
         return taken
+
+
+class StoredFeed:
+    """The changes of stored objects, by revision."""
+
+    def __init__(self, mirror: Mirror) -> None:
+        """Remembers nothing before `begin`, unless the mirror has read the store already."""
+        self._mirror = mirror
+        self._ring: deque[tuple[int, str]] = deque()
+        self._oldest = mirror.newest  # changes behind this are all in the ring; 0: none are
+        self._watchers: set[Watcher] = set()
+        mirror.subscribe(self._committed)
+
+    def begin(self) -> None:
+        """The mirror has read the store: what comes now are changes."""
+        self._oldest = self._mirror.newest
+
+    def watch(self) -> tuple[Watcher, Callable[[], None]]:
+        """A watcher that is told of everything from now on, and what ends it."""
+        watcher = Watcher()
+        self._watchers.add(watcher)
+        return watcher, lambda: self._watchers.discard(watcher)
+
+    def since(self, revision: int) -> list[str] | None:
+        """The keys that changed behind that revision; None: the ring does not reach back."""
+        if not self._oldest or revision < self._oldest:
+            return None
+        return list(dict.fromkeys(key for at, key in self._ring if at > revision))
+
+    def _committed(self, changes: Sequence[MirrorChange]) -> None:
+        # A commit of our own may be in ahead of older ones of others. With the newest revision
+        # for all, a reader may be told an object again, and is never told too little.
+        at = self._mirror.newest
+        if not self._oldest:
+            return  # the first reading of the store, which is no change
+        for change in changes:
+            for key in shown_keys(change.key):
+                self._ring.append((at, key))
+                for watcher in self._watchers:
+                    watcher.mark(key)
+        while len(self._ring) > RING:
+            self._oldest, _ = self._ring.popleft()
+
+
+def shown_keys(key: str) -> tuple[str, ...]:
+    """Which of the objects that users see change with the stored record of this key."""
+    kind, _, rest = key.partition("/")
+    match kind:
+        case "stacks" | "services" | "tasks" | "nodes":
+            return (key,)
+        case "rollouts":
+            return (f"services/{rest}",)
+        case "specs":
+            return (f"services/{rest.rpartition('/')[0]}",)
+        case _:
+            return ()
 
 
 class Feed:

@@ -22,13 +22,12 @@ import structlog
 
 from homeport.seams import Randomness, identifier
 from scheduler.api.errors import Failure, Unwell, failure
+from scheduler.api.hop import DETAILS, FORWARDED_BY, PEER, REQUEST_ID
 from scheduler.metrics import Metrics
 
-REQUEST_ID = "x-request-id"
 UNARY_SECONDS = 4.5
 """How long a unary call of ours may take: without a store it fails within 5 s."""
 
-_DETAILS = "grpc-status-details-bin"
 _GIVEN_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 _OURS = "homeport.v1."
 
@@ -117,7 +116,11 @@ class Interceptor(grpc.aio.ServerInterceptor):
         self._metrics.grpc_started.labels(*call.labels).inc()
         began = time.perf_counter()
         code = "OK"
-        with structlog.contextvars.bound_contextvars(request_id=call_id):
+        # The caller as the first scheduler saw it, and the scheduler that sent it on.
+        given = dict(context.invocation_metadata() or ())
+        via = given.get(FORWARDED_BY, "")
+        bound = {"peer": str(given.get(PEER, "")), "via": str(via)} if via else {}
+        with structlog.contextvars.bound_contextvars(request_id=call_id, **bound):
             try:
                 yield
             except asyncio.CancelledError:
@@ -146,7 +149,7 @@ async def _abort(context: Context, call: _Call, call_id: str, error: Exception) 
         )
     trailers = (
         (REQUEST_ID, call_id),
-        (_DETAILS, found.status().SerializeToString()),
+        (DETAILS, found.status().SerializeToString()),
     )
     await context.abort(found.code, found.sentence, trailers)
 

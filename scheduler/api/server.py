@@ -69,18 +69,22 @@ class ApiServer:
         names = (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)
         await self._server.start()
-        await self.set_leading(False)
+        for name in SERVICES:
+            await self._health.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
         await self._health.set("", health_pb2.HealthCheckResponse.SERVING)
 
+    async def set_ready(self) -> None:
+        """The store was read: users are served from now on, whoever leads."""
+        await self._health.set(CONTROL, health_pb2.HealthCheckResponse.SERVING)
+
     async def set_leading(self, is_leading: bool) -> None:
-        """Users and agents are served by the leader."""
+        """Agents are served by the leader alone."""
         state = (
             health_pb2.HealthCheckResponse.SERVING
             if is_leading
             else health_pb2.HealthCheckResponse.NOT_SERVING
         )
-        for name in SERVICES:
-            await self._health.set(name, state)
+        await self._health.set(DISPATCHER, state)
 
     async def close(self, grace_seconds: float) -> None:
         """Take no new calls, and give those that run this long."""

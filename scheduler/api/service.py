@@ -1,8 +1,10 @@
-"""The gRPC face of the cluster for users: homeport.v1.Control.
+"""What one scheduler answers by itself: homeport.v1.Control, without the way to the leader.
 
 Each method reads a request, has a decider decide, commits, and answers; what is wrong is
 raised and becomes a status in the interceptor. Methods need nothing of gRPC but its
-signature, so that the simulation calls them directly.
+signature, so that the simulation calls them directly. Who does not lead answers reads from
+its mirror, and says since when what is observed is unknown; `front` stands before this and
+asks the leader where there is one.
 """
 # gRPC gives the methods' names and arguments.
 # ruff: noqa: N802, ARG002
@@ -19,6 +21,7 @@ from google.protobuf.message import Message
 import homeport
 from homeport import codec
 from homeport.model import Availability, Cluster, Node, NodeState, Service, Stack, Task
+from homeport.seams import Clock
 from homeport.spec import StackSpec, pairs
 from homeport.v1 import control_pb2, control_pb2_grpc
 from scheduler.api import (
@@ -27,25 +30,33 @@ from scheduler.api import (
     explaining,
     requests,
     selection,
+    sources,
     validation,
     watching,
 )
 from scheduler.api.bulkwork import Bulk
-from scheduler.api.errors import Invalid, NotFound, NotNow, Outdated
+from scheduler.api.errors import Invalid, NotFound, NotNow, Outdated, Unwell
 from scheduler.api.feed import Feed
 from scheduler.api.paging import page
 from scheduler.api.requests import Decision
 from scheduler.api.views import Views, service_change
+from scheduler.cluster import keys
+from scheduler.cluster.observed import Observed
 from scheduler.cluster.snapshot import Snapshot
+from scheduler.cluster.tables import View
 from scheduler.reconcile import planning
 from scheduler.store.authority import Authority, NotLeading
+from scheduler.store.base import Store
 from scheduler.store.images import Images
+from scheduler.store.mirror import Mirror
 
 Context = grpc.aio.ServicerContext[Any, Any] | None
 
 M = TypeVar("M", bound=Message)
 
 PLANNED_MAX = 1_000
+ANSWER_BYTES_MAX = 262_144
+"""Of the answer to an apply: it is remembered in the commit that decides."""
 CHUNK_MAX = 3 * 1024 * 1024
 
 
@@ -61,17 +72,50 @@ class Lead:
 class ControlService(control_pb2_grpc.ControlServicer):
     """homeport.v1.Control."""
 
-    def __init__(self, *, images: Images, store_name: str, address: str) -> None:
-        """`address`: where this scheduler is reached; `store_name` is for people."""
+    def __init__(
+        self, *, images: Images, store: Store, mirror: Mirror, clock: Clock, address: str
+    ) -> None:
+        """`address`: where this scheduler is reached."""
         self.lead: Lead | None = None  # set while this scheduler leads
         self.leader = ""  # the leader's address, as far as known
+        self.schedulers: Callable[[], tuple[str, ...]] = lambda: (address,)  # the leader first
+        self.mirror = mirror
+        self.address = address
+        self.changes = sources.StoredFeed(mirror)
+        self._store = store
+        self._clock = clock
         self._images = images
-        self._store_name = store_name
-        self._address = address
+        self._unknown_since_ms = clock.wall_ms()
+
+    @property
+    def is_proven(self) -> bool:
+        """Whether what is read here cannot be older than what anybody has written."""
+        return self.lead is not None and self.lead.authority.is_proven
+
+    def observed_unknown_since_ms(self) -> int:
+        """Since when nobody who observes could be asked; 0 for who leads."""
+        if self.lead is not None:
+            return 0
+        self.sees_observed(False)
+        return self._unknown_since_ms
+
+    def sees_observed(self, sees: bool) -> None:
+        """Whether a leader, this scheduler or another, has just told what it observes."""
+        if sees:
+            self._unknown_since_ms = 0
+        elif not self._unknown_since_ms:
+            self._unknown_since_ms = self._clock.wall_ms()
+
+    def nobody_leads(self) -> NotLeading:
+        """Why what only a leader can do is not done here."""
+        if self.leader not in ("", self.address):
+            return NotLeading(self.leader)
+        known = ", ".join(sorted(self.schedulers()))
+        return NotLeading("", f"schedulers: {known}; store: {self._store.name}")
 
     def _leading(self) -> Lead:
         if self.lead is None:
-            raise NotLeading(self.leader)
+            raise self.nobody_leads()
         return self.lead
 
     # ------------------------------------------------------------ changing
@@ -105,7 +149,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
                 response.tasks.extend(_planned(snapshot, outcome))
                 if len(response.tasks) == PLANNED_MAX:
                     response.notices.append(f"only the first {PLANNED_MAX} tasks are shown")
-            return Decision(response, outcome.objects, outcome.heads)
+            return Decision(_shortened(response), outcome.objects, outcome.heads)
 
         return await _once(authority, request, control_pb2.ApplyResponse, decide)
 
@@ -117,7 +161,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
 
         def decide() -> Decision[control_pb2.RemoveStackResponse]:
             view = authority.mirror.tables
-            stack = _stack(authority, request.stack)
+            stack = _stack(view, request.stack)
             for name in request.services:
                 if view.service_named(stack.name, name) is None:
                     raise NotFound("service", name, f"stack {stack.name} has no such service")
@@ -147,7 +191,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
 
         def decide() -> Decision[control_pb2.ScaleResponse]:
             snapshot = authority.snapshot()
-            _stack(authority, request.stack)
+            _stack(snapshot.stored, request.stack)
             wanted: list[tuple[Service, int]] = []
             for name, count in sorted(request.replicas.items()):
                 service = snapshot.stored.service_named(request.stack, name)
@@ -181,7 +225,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
 
         def decide() -> Decision[control_pb2.UpdateNodeResponse]:
             view = authority.mirror.tables
-            old = _node(authority, request.node)
+            old = _node(view, request.node)
             changes = admission.node(
                 view,
                 old,
@@ -203,7 +247,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
 
         def decide() -> Decision[control_pb2.RemoveNodeResponse]:
             view, observed = authority.mirror.tables, authority.observed
-            node = _node(authority, request.node)
+            node = _node(view, request.node)
             belongings, heads, tasks = admission.forget(view, node)
             volumes = [f"{each.stack}/{each.name}" for each in view.volumes_of_node(node.id)]
             if not request.force:
@@ -253,6 +297,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
             services=[views.service(service) for service in found],
             next_page_token=token,
             revision=self._revision(),
+            observed_unknown_since_ms=self.observed_unknown_since_ms(),
         )
 
     async def ListTasks(
@@ -266,7 +311,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
             services = [service for service in services if service.name == request.service]
             if not services:
                 raise NotFound("service", request.service)
-        node = _node(self._leading().authority, request.node) if request.node else None
+        node = _node(view, request.node) if request.node else None
         chosen = (
             entry
             for service in services
@@ -289,6 +334,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
             tasks=[views.entry(entry) for entry in found],
             next_page_token=token,
             revision=self._revision(),
+            observed_unknown_since_ms=self.observed_unknown_since_ms(),
         )
 
     async def ListNodes(
@@ -306,6 +352,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
             nodes=[views.node(node) for node in found],
             next_page_token=token,
             revision=self._revision(),
+            observed_unknown_since_ms=self.observed_unknown_since_ms(),
         )
 
     async def ListEvents(
@@ -331,23 +378,29 @@ class ControlService(control_pb2_grpc.ControlServicer):
             token=request.page_token,
         )
         return control_pb2.ListEventsResponse(
-            events=[views.event(event) for event in found], next_page_token=token
+            events=[views.event(event) for event in found],
+            next_page_token=token,
+            observed_unknown_since_ms=self.observed_unknown_since_ms(),
+            epoch=self.lead.authority.epoch if self.lead is not None else 0,
         )
 
     async def GetCluster(
         self, request: control_pb2.GetClusterRequest, context: Context = None
     ) -> control_pb2.GetClusterResponse:
         """See the contract."""
-        authority = self._leading().authority
-        cluster = authority.mirror.tables.cluster or Cluster(id="")
+        tables = self._snapshot().stored
+        cluster = tables.cluster or Cluster(id="")
         return control_pb2.GetClusterResponse(
             cluster=codec.to_message(cluster),
             version=homeport.__version__,
-            leader=self._address,
-            epoch=authority.epoch,
-            revision=authority.mirror.newest,
-            store=self._store_name,
-            schedulers=[self._address],
+            leader=self.address if self.lead is not None else self.leader,
+            # The leader's key is written once, so its version is the epoch.
+            epoch=self.lead.authority.epoch if self.lead else tables.version(keys.LEADER),
+            revision=self._revision(),
+            store=self._store.name,
+            schedulers=self.schedulers(),
+            observed_unknown_since_ms=self.observed_unknown_since_ms(),
+            answered_by=self.address,
         )
 
     async def Explain(
@@ -356,7 +409,11 @@ class ControlService(control_pb2_grpc.ControlServicer):
         """See the contract."""
         if not request.object:
             raise Invalid([("object", "say what to explain: a service, web.1, a task or a node")])
-        return explaining.explain(self._views(), request.stack, request.object)
+        response = explaining.explain(self._views(), request.stack, request.object)
+        if since_ms := self.observed_unknown_since_ms():
+            response.observed_unknown_since_ms = since_ms
+            response.lines.append(f"what is observed is unknown: {self.nobody_leads()}")
+        return response
 
     # ------------------------------------------------------------ streaming
 
@@ -364,8 +421,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
         self, request: control_pb2.WatchRequest, context: Any
     ) -> None:
         """See the contract."""
-        lead = self._leading()
-        await watching.watch(lead.authority, lead.feed, request, context.write)
+        await watching.watch(self._source(request), request, context.write)
 
     async def Logs(  # type: ignore[override]
         self, request: control_pb2.LogsRequest, context: Any
@@ -421,11 +477,26 @@ class ControlService(control_pb2_grpc.ControlServicer):
 
     # ------------------------------------------------------------ inside
 
+    def _snapshot(self) -> Snapshot:
+        if self.lead is not None:
+            return self.lead.authority.snapshot()
+        if not self.mirror.revision:
+            raise Unwell(f"this scheduler has not read its store yet: {self._store.name}")
+        now, now_ms = self._clock.boottime(), self._clock.wall_ms()
+        return Snapshot(self.mirror.tables, Observed(), now, now_ms)
+
     def _views(self) -> Views:
-        return Views(self._leading().authority.snapshot())
+        return Views(self._snapshot())
 
     def _revision(self) -> int:
-        return self._leading().authority.mirror.newest
+        """What the caller has seen: all that is behind an answer, and our own commits."""
+        return self.mirror.newest if self.lead is not None else self.mirror.revision
+
+    def _source(self, request: control_pb2.WatchRequest) -> watching.Source:
+        if sources.is_of_stored(request):
+            return sources.Stored(self._store, self.mirror, self.changes, self._clock)
+        lead = self._leading()
+        return sources.Leading(lead.authority, lead.feed)
 
 
 async def _once(
@@ -439,10 +510,27 @@ async def _once(
         response,
         decide,
         keep=not request.validate_only,
+        stack=_stack_of(request),
     )
     answer: Any = carried.response
     answer.revision = carried.revision
     return carried.response
+
+
+def _stack_of(request: Any) -> str:
+    """The stack that a mutation changes; empty when it changes none."""
+    if isinstance(request, control_pb2.ApplyRequest):
+        return request.stack.name
+    return getattr(request, "stack", "")
+
+
+def _shortened(response: control_pb2.ApplyResponse) -> control_pb2.ApplyResponse:
+    """The answer without the fields that differ, where they are more than is kept or sent."""
+    if response.ByteSize() > ANSWER_BYTES_MAX:
+        for change in response.changes:
+            del change.fields[:]
+        response.notices.append("too much differs to be listed field by field")
+    return response
 
 
 def _planned(snapshot: Snapshot, outcome: admission.Outcome) -> list[control_pb2.PlannedTask]:
@@ -451,17 +539,17 @@ def _planned(snapshot: Snapshot, outcome: admission.Outcome) -> list[control_pb2
     return [views.planned(each) for each in planning.plan(after, outcome.touched)[:PLANNED_MAX]]
 
 
-def _stack(authority: Authority, name: str) -> Stack:
+def _stack(view: View, name: str) -> Stack:
     if not name:
         raise Invalid([("stack", "say which stack")])
-    stack = authority.mirror.tables.stack(name)
+    stack = view.stack(name)
     if stack is None:
         raise NotFound("stack", name)
     return stack
 
 
-def _node(authority: Authority, name: str) -> Node:
-    node = authority.mirror.tables.node_named(name)
+def _node(view: View, name: str) -> Node:
+    node = view.node_named(name)
     if node is None:
         raise NotFound("node", name, "homeport nodes lists what there is")
     return node

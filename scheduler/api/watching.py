@@ -1,4 +1,4 @@
-"""Watch: tell every change of the cluster, or say RESET and tell everything.
+"""Watch: tell every change of the cluster, or say RESET, with its reason, and tell everything.
 
 Objects are told as they are now, so a slow reader is told less often and never too much. A
 newcomer's mistake: giving every message the newest place. A reader that goes away half way
@@ -9,52 +9,82 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, Protocol
 
-from homeport.model import NodeId, ServiceId, TaskId, split_task_id
 from homeport.v1 import control_pb2
-from scheduler.api import selection
 from scheduler.api.errors import Invalid
-from scheduler.api.feed import Feed
+from scheduler.api.feed import Watcher
+from scheduler.api.sources import KINDS, response_of
 from scheduler.api.views import Views
-from scheduler.store.authority import Authority
+from scheduler.cluster.snapshot import Snapshot
 
 Send = Callable[[Any], Awaitable[None]]
 
-KINDS = ("stacks", "services", "tasks", "nodes", "events")
 GATHER_SECONDS = 0.03
 """Changes that come within this time are told together."""
 CHUNK = 200
 """Objects that are made into messages at once; a snapshot holds no longer."""
 
 
-async def watch(
-    authority: Authority, feed: Feed, request: control_pb2.WatchRequest, send: Send
-) -> None:
-    """Tell every change until cancelled. Raises Invalid, Unwell at the end of the epoch."""
+class Source(Protocol):
+    """Where a watch reads; `sources` has the two."""
+
+    def watch(self) -> tuple[Watcher, Callable[[], None]]:
+        """A watcher that is told of everything from now on, and what ends it."""
+        ...
+
+    def check(self) -> None:
+        """Raise Unwell when there is nothing more to be told here."""
+        ...
+
+    def here(self) -> control_pb2.WatchPosition:
+        """The place up to which everything is told when it is told now."""
+        ...
+
+    async def since(self, place: control_pb2.WatchPosition) -> tuple[list[str] | None, str]:
+        """The keys that changed behind that place; (None, why) when that cannot be told."""
+        ...
+
+    def snapshot(self) -> Snapshot:
+        """The cluster as it is now."""
+        ...
+
+    def keys(self, stack: str, kinds: frozenset[str]) -> Iterator[str]:
+        """The keys of all objects of these kinds."""
+        ...
+
+    def told(self, response: control_pb2.WatchResponse) -> control_pb2.WatchResponse:
+        """What is sent of an object."""
+        ...
+
+
+async def watch(source: Source, request: control_pb2.WatchRequest, send: Send) -> None:
+    """Tell every change until cancelled. Raises Invalid, Unwell when the source ends."""
     kinds = frozenset(request.kinds or KINDS)
     if unknown := kinds - set(KINDS):
         known = ", ".join(KINDS)
         raise Invalid([("kinds", f"{min(unknown)!r} is none of {known}")])
-    watcher, end = feed.watch()
-    telling = _Telling(authority, feed, request.stack, kinds, send)
+    watcher, end = source.watch()
+    telling = _Telling(source, request.stack, kinds, send)
     try:
         keys: list[str] | None = None
+        reason, here = "", source.here()
         if request.HasField("after"):
-            keys = feed.since(request.after.epoch, request.after.sequence)
+            # What happens while this is found out is marked, and told again: no gap.
+            keys, reason = await source.since(request.after)
         if keys is None:
-            await telling.everything()
+            await telling.everything(reason)
         else:
-            await telling.changed(keys)
+            telling.position = request.after
+            await telling.changed(keys, here)
         await telling.synced()
         while True:
             await watcher.wake.wait()
-            feed.check()
+            source.check()
             await asyncio.sleep(GATHER_SECONDS)
             if watcher.overrun:
-                watcher.overrun = False
                 watcher.take()
-                await telling.everything()
+                await telling.everything("more has changed than is kept for a slow reader")
                 await telling.synced()
             else:
                 await telling.changed(watcher.take())
@@ -65,125 +95,48 @@ async def watch(
 class _Telling:
     """One watcher's messages."""
 
-    def __init__(
-        self, authority: Authority, feed: Feed, stack: str, kinds: frozenset[str], send: Send
-    ) -> None:
-        self._authority = authority
-        self._feed = feed
+    def __init__(self, source: Source, stack: str, kinds: frozenset[str], send: Send) -> None:
+        self.position: control_pb2.WatchPosition | None = None
+        """Where a reader that goes away now has to come back to; None: to the beginning."""
+        self._source = source
         self._stack = stack
         self._kinds = kinds
         self._send = send
-        self._position = self._here()
 
-    def _here(self) -> control_pb2.WatchPosition:
-        return control_pb2.WatchPosition(
-            revision=self._authority.mirror.revision,
-            epoch=self._feed.epoch,
-            sequence=self._feed.sequence,
-        )
-
-    async def everything(self) -> None:
+    async def everything(self, reason: str) -> None:
         """RESET, then all objects."""
-        here = self._here()
-        await self._send(control_pb2.WatchResponse(reset=True))
-        await self._tell(list(self._all()), here)
+        self.position = None
+        here = self._source.here()
+        await self._send(control_pb2.WatchResponse(reset=True, reset_reason=reason))
+        await self._tell(list(self._source.keys(self._stack, self._kinds)), here)
 
-    async def changed(self, keys: Iterable[str]) -> None:
-        """These objects as they are now."""
+    async def changed(
+        self, keys: Iterable[str], here: control_pb2.WatchPosition | None = None
+    ) -> None:
+        """These objects as they are now; `here`: the place when they were found out."""
         chosen = [key for key in keys if key.partition("/")[0] in self._kinds]
-        await self._tell(chosen, self._here())
+        await self._tell(chosen, here or self._source.here())
 
     async def synced(self) -> None:
         """All that there was has been told."""
-        await self._send(control_pb2.WatchResponse(synced=True, position=self._position))
+        await self._send(control_pb2.WatchResponse(synced=True, position=self.position))
 
     async def _tell(self, keys: list[str], here: control_pb2.WatchPosition) -> None:
         # A reader that goes away half way must come back to where it was before: only the
         # last message carries the new place. What changes while this is sent is marked again.
         last: control_pb2.WatchResponse | None = None
         for start in range(0, len(keys), CHUNK):
-            views = Views(self._authority.snapshot())
+            views = Views(self._source.snapshot())
             chunk = keys[start : start + CHUNK]
-            for response in [self._one(views, key) for key in chunk]:
+            for response in [response_of(views, key, self._stack) for key in chunk]:
                 if response is None:
                     continue
                 if last is not None:
-                    last.position.CopyFrom(self._position)
+                    if self.position is not None:
+                        last.position.CopyFrom(self.position)
                     await self._send(last)
-                last = response
-        self._position = here
+                last = self._source.told(response)
+        self.position = here
         if last is not None:
             last.position.CopyFrom(here)
             await self._send(last)
-
-    def _all(self) -> Iterator[str]:
-        """The keys of all objects that are to be told."""
-        snapshot = self._authority.snapshot()
-        stored = snapshot.stored
-        if "stacks" in self._kinds:
-            yield from (f"stacks/{stack.name}" for stack in stored.stacks())
-        if self._kinds & {"services", "tasks"}:
-            for service in sorted(stored.services(), key=lambda each: each.id):
-                if self._stack not in ("", service.stack):
-                    continue
-                if "services" in self._kinds:
-                    yield f"services/{service.id}"
-                if "tasks" in self._kinds:
-                    for slot in sorted(snapshot.observed.waiting.get(service.id, {})):
-                        yield f"tasks/{service.id}/{slot}/0"
-                    for task in stored.tasks_of_service(service.id):
-                        yield f"tasks/{task.id}"
-        if "nodes" in self._kinds:
-            yield from (f"nodes/{node.id}" for node in stored.nodes())
-        if "events" in self._kinds:
-            yield from (f"events/{event.sequence}" for event in snapshot.observed.events)
-
-    def _one(self, views: Views, key: str) -> control_pb2.WatchResponse | None:
-        stored, observed = views.snapshot.stored, views.snapshot.observed
-        kind, _, rest = key.partition("/")
-        gone = control_pb2.WatchResponse(deleted=key)
-        match kind:
-            case "stacks":
-                if self._stack not in ("", rest):
-                    return None
-                stack = stored.stack(rest)
-                return gone if stack is None else _response(stack=views.stack(stack))
-            case "services":
-                service = stored.service(ServiceId(rest))
-                if service is None:
-                    return gone
-                if self._stack not in ("", service.stack):
-                    return None
-                return _response(service=views.service(service))
-            case "tasks":
-                return self._task(views, TaskId(rest), gone)
-            case "nodes":
-                node = stored.node(NodeId(rest))
-                return gone if node is None else _response(node=views.node(node))
-            case "events":
-                event = observed.event(int(rest))
-                if event is None or not selection.is_of_stack(stored, event, self._stack):
-                    return None
-                return _response(event=views.event(event))
-            case _:
-                return None
-
-    def _task(
-        self, views: Views, task_id: TaskId, gone: control_pb2.WatchResponse
-    ) -> control_pb2.WatchResponse | None:
-        stored = views.snapshot.stored
-        service_id, slot, n = split_task_id(task_id)
-        service = stored.service(service_id)
-        if service is not None and self._stack not in ("", service.stack):
-            return None
-        if n == 0:
-            waiting = views.snapshot.observed.waiting.get(service_id, {}).get(slot)
-            if waiting is None or service is None:
-                return gone
-            return _response(task=views.waiting(service, waiting))
-        task = stored.task(task_id)
-        return gone if task is None else _response(task=views.task(task))
-
-
-def _response(**content: Any) -> control_pb2.WatchResponse:
-    return control_pb2.WatchResponse(**content)

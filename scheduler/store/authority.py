@@ -24,13 +24,13 @@ from scheduler.store.mirror import Mirror
 class NotLeading(Exception):
     """This scheduler does not lead; `leader` is the address of the one that does, if known."""
 
-    def __init__(self, leader: str) -> None:
-        """`leader` may be empty."""
+    def __init__(self, leader: str, detail: str = "") -> None:
+        """`leader` may be empty; `detail` then says who and what was looked at."""
         self.leader = leader
         super().__init__(
             f"this scheduler does not lead; the leader is {leader}"
             if leader
-            else "no scheduler leads at the moment"
+            else "no scheduler leads at the moment" + (f" ({detail})" if detail else "")
         )
 
 

@@ -5,13 +5,14 @@ counter, the *revision*, rises by one with every commit and orders everything. A
 *version* is the revision of its last write. There is exactly one way to write, `commit`,
 and it compares: what a writer did not see, it cannot overwrite.
 
-All backends (memory and sqlite; etcd is to join them) pass `tests/contract/test_store.py`.
+All backends (memory, sqlite, etcd) pass `tests/contract/test_store.py`.
 
     StoreError
     ├── Conflict      a record is not at the version that the writer saw: look again
     ├── Fenced        the writer leads no more: stop, drop all authority
     ├── LeaseGone     the lease of a write has ended: nothing was written, grant a new one
     ├── Compacted     the revision asked for is gone from the history: list anew
+    ├── TooLarge      a commit has more bytes than the store takes: nothing was written
     ├── Unavailable   the store does not answer, or refuses writes: nothing was written
     ├── Ambiguous     it is not known whether the commit took place: read `write_id` back
     └── Damaged       the data on disk cannot be trusted; the message says what to do
@@ -31,6 +32,8 @@ EMPTY_REVISION = 1
 """The revision of a store that was never written, as etcd has it; the first commit is 2."""
 LEADER_KEY = "leader"
 """The key whose create-revision is the epoch."""
+SCHEDULERS = "schedulers/"
+"""Prefix of the keys, HOST:PORT, under which schedulers say that they are there; leased."""
 WRITE_ID_KEY = "meta/write-id/"
 """Prefix of the keys under which a writer leaves the id of its last commit."""
 OPERATIONS_MAX = 120
@@ -70,6 +73,17 @@ class Compacted(StoreError):
         """`oldest`: the first revision from which a watch can still start."""
         super().__init__(f"history before revision {oldest} is gone")
         self.oldest = oldest
+
+
+class TooLarge(StoreError):
+    """A commit has more bytes than the store takes at once. Nothing was written."""
+
+    def __init__(self, size_bytes: int, bytes_max: int) -> None:
+        """Both count keys, values and compares."""
+        super().__init__(
+            f"{size_bytes:,} bytes are too much for one commit, {bytes_max:,} fit: make the"
+            " largest of its objects (a config or secret, mostly) smaller"
+        )
 
 
 class Unavailable(StoreError):
@@ -164,7 +178,7 @@ class Store(Protocol):
     async def commit(self, writes: Sequence[Write], fence: Fence | None = None) -> int:
         """Make all writes, or none, durably, and return their revision.
 
-        Raises Fenced, Conflict, LeaseGone (looked for in this order), Unavailable,
+        Raises Fenced, Conflict, LeaseGone (looked for in this order), TooLarge, Unavailable,
         Ambiguous; ValueError for more than `operations_max` writes, an empty key or a key
         written twice. A commit without writes checks the fence and returns the present
         revision, as does one that only deletes what is not there.
@@ -186,7 +200,10 @@ class Store(Protocol):
         ...
 
     async def grant(self, ttl_seconds: float) -> int:
-        """A new lease; keys written with it are deleted when it ends. Returns its id."""
+        """A new lease; keys written with it are deleted when it ends. Returns its id.
+
+        It may last longer than asked for, never shorter; `keep_alive` tells how long.
+        """
         ...
 
     async def keep_alive(self, lease: int) -> float:

@@ -18,9 +18,7 @@ from homeport.v1 import control_pb2, control_pb2_grpc
 from scheduler.api import interceptor
 from scheduler.api.errors import NotFound
 from scheduler.api.server import ApiServer, CannotListen
-from scheduler.api.service import ControlService
 from scheduler.metrics import Metrics
-from scheduler.store.images import Images
 
 
 class Scripted(control_pb2_grpc.ControlServicer):
@@ -139,24 +137,4 @@ async def test_a_port_that_is_taken_is_refused_with_a_sentence(served):
     port = server.bind("127.0.0.1:0")
     with pytest.raises(CannotListen, match=f"cannot listen on 127.0.0.1:{port}"):
         ApiServer(Metrics(), random.Random(1)).bind(f"127.0.0.1:{port}")
-    await server.close(0)
-
-
-async def test_a_scheduler_that_does_not_lead_sends_its_callers_to_the_leader(tmp_path):
-    control = ControlService(images=Images(tmp_path), store_name="memory", address="a:1")
-    control.leader = "b:2"
-    server = ApiServer(Metrics(), random.Random(1))
-    port = server.bind("127.0.0.1:0")
-    await server.start([lambda s: control_pb2_grpc.add_ControlServicer_to_server(control, s)])
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        stub = control_pb2_grpc.ControlStub(channel)
-        for call in (
-            lambda: stub.Apply(control_pb2.ApplyRequest()),
-            lambda: stub.GetCluster(control_pb2.GetClusterRequest()),
-            lambda: stub.Watch(control_pb2.WatchRequest()).read(),
-        ):
-            with pytest.raises(grpc.aio.AioRpcError) as caught:
-                await call()
-            assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
-            assert info(caught.value).metadata["leader"] == "b:2"
     await server.close(0)

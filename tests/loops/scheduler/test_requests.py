@@ -63,11 +63,18 @@ class Api:
 
     def __init__(self, folder):
         self.store = Faulty(MemoryStore(LoopClock()))
-        self.control = ControlService(images=Images(folder), store_name="memory", address="a:1")
+        self.mirror = Mirror(self.store)
+        self.control = ControlService(
+            images=Images(folder),
+            store=self.store,
+            mirror=self.mirror,
+            clock=LoopClock(),
+            address="a:1",
+        )
 
     async def start(self):
         epoch = await self.store.commit([Write(LEADER_KEY, b"", ABSENT)])
-        mirror = Mirror(self.store)
+        mirror = self.mirror
         await mirror.start()
         self.authority = Authority(
             mirror=mirror,
