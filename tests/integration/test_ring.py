@@ -12,12 +12,7 @@ import grpc
 import pytest
 
 from homeport.client import AsyncClient, CallFailed, Client
-from homeport.seams import system_randomness
-from homeport.v1 import control_pb2, control_pb2_grpc, types_pb2
-from scheduler.api.server import ApiServer
-from scheduler.api.service import ControlService
-from scheduler.metrics import Metrics
-from scheduler.store.images import Images
+from homeport.v1 import control_pb2, types_pb2
 from tests.integration.processes import Agent, Scheduler, running, service, stack, state_of, until
 
 
@@ -586,20 +581,6 @@ async def test_the_asyncio_client_does_the_same(client, cluster):
         assert answers[-1].end.exit_code == 0
         with pytest.raises(CallFailed, match="there is no stack nope"):
             await homeport.scale(control_pb2.ScaleRequest(stack="nope", replicas={"a": 1}))
-
-
-async def test_a_client_of_a_follower_is_led_to_the_leader(cluster, tmp_path):
-    scheduler, _ = cluster
-    follower = ControlService(images=Images(tmp_path), store_name="x", address="x:1")
-    follower.leader = scheduler.address
-    server = ApiServer(Metrics(), system_randomness())
-    port = server.bind("127.0.0.1:0")
-    await server.start([lambda s: control_pb2_grpc.add_ControlServicer_to_server(follower, s)])
-    async with AsyncClient(f"127.0.0.1:{port}") as homeport:
-        found = await homeport.get_cluster(control_pb2.GetClusterRequest())
-        assert found.leader == scheduler.address
-        assert len([node async for node in homeport.nodes()]) == 2
-    await server.close(0)
 
 
 def test_a_scheduler_that_is_asked_writes_what_it_holds_to_its_log(client, cluster):
