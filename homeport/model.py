@@ -209,6 +209,11 @@ class Task:
         """`<service id>/<slot>/<n>`."""
         return task_id(self.service, self.slot, self.n)
 
+    @property
+    def needs_lease(self) -> bool:
+        """Whether it may run only while its node's lease lasts: another node may get it."""
+        return self.exclusive and not self.pinned
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inventory:
@@ -228,6 +233,7 @@ class Inventory:
     cgroup_version: int = 0
     labels: Pairs = ()  # given on the agent's command line
     metrics_address: str = ""  # HOST:PORT of the agent's /metrics as others reach it; empty: none
+    unfenced: str = ""  # why no exclusive movable task can run here; empty: one can
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -359,6 +365,16 @@ class Condition:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UnknownContainer:
+    """A container of ours without a record: kept until an operator adopts or forgets it."""
+
+    task: TaskId  # by its label
+    container_id: str = ""
+    generation: int = 0  # of its service's spec, by its label; 0: unreadable
+    alive: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NodeStatus:
     """What a node last said of itself."""
 
@@ -369,6 +385,7 @@ class NodeStatus:
     disk_total_bytes: int = 0
     tasks: tuple[TaskUsage, ...] = ()
     unknown_containers: tuple[str, ...] = ()  # ours by label, without a record: kept, reported
+    unknown: tuple[UnknownContainer, ...] = ()  # the same, with what their labels say
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

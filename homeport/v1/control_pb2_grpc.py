@@ -80,6 +80,16 @@ class ControlStub(object):
                 request_serializer=homeport_dot_v1_dot_control__pb2.RemoveNodeRequest.SerializeToString,
                 response_deserializer=homeport_dot_v1_dot_control__pb2.RemoveNodeResponse.FromString,
                 _registered_method=True)
+        self.AdoptContainers = channel.unary_unary(
+                '/homeport.v1.Control/AdoptContainers',
+                request_serializer=homeport_dot_v1_dot_control__pb2.AdoptContainersRequest.SerializeToString,
+                response_deserializer=homeport_dot_v1_dot_control__pb2.AdoptContainersResponse.FromString,
+                _registered_method=True)
+        self.ForgetContainers = channel.unary_unary(
+                '/homeport.v1.Control/ForgetContainers',
+                request_serializer=homeport_dot_v1_dot_control__pb2.ForgetContainersRequest.SerializeToString,
+                response_deserializer=homeport_dot_v1_dot_control__pb2.ForgetContainersResponse.FromString,
+                _registered_method=True)
         self.ListEvents = channel.unary_unary(
                 '/homeport.v1.Control/ListEvents',
                 request_serializer=homeport_dot_v1_dot_control__pb2.ListEventsRequest.SerializeToString,
@@ -177,6 +187,20 @@ class ControlServicer(object):
 
     def RemoveNode(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AdoptContainers(self, request, context):
+        """AdoptContainers puts containers that a node runs without a record under management again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ForgetContainers(self, request, context):
+        """ForgetContainers has a node remove such containers.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -279,6 +303,16 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.RemoveNode,
                     request_deserializer=homeport_dot_v1_dot_control__pb2.RemoveNodeRequest.FromString,
                     response_serializer=homeport_dot_v1_dot_control__pb2.RemoveNodeResponse.SerializeToString,
+            ),
+            'AdoptContainers': grpc.unary_unary_rpc_method_handler(
+                    servicer.AdoptContainers,
+                    request_deserializer=homeport_dot_v1_dot_control__pb2.AdoptContainersRequest.FromString,
+                    response_serializer=homeport_dot_v1_dot_control__pb2.AdoptContainersResponse.SerializeToString,
+            ),
+            'ForgetContainers': grpc.unary_unary_rpc_method_handler(
+                    servicer.ForgetContainers,
+                    request_deserializer=homeport_dot_v1_dot_control__pb2.ForgetContainersRequest.FromString,
+                    response_serializer=homeport_dot_v1_dot_control__pb2.ForgetContainersResponse.SerializeToString,
             ),
             'ListEvents': grpc.unary_unary_rpc_method_handler(
                     servicer.ListEvents,
@@ -565,6 +599,60 @@ class Control(object):
             '/homeport.v1.Control/RemoveNode',
             homeport_dot_v1_dot_control__pb2.RemoveNodeRequest.SerializeToString,
             homeport_dot_v1_dot_control__pb2.RemoveNodeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AdoptContainers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/homeport.v1.Control/AdoptContainers',
+            homeport_dot_v1_dot_control__pb2.AdoptContainersRequest.SerializeToString,
+            homeport_dot_v1_dot_control__pb2.AdoptContainersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ForgetContainers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/homeport.v1.Control/ForgetContainers',
+            homeport_dot_v1_dot_control__pb2.ForgetContainersRequest.SerializeToString,
+            homeport_dot_v1_dot_control__pb2.ForgetContainersResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -32,6 +32,10 @@ class ControlStub:
     ListNodes: _aio.UnaryUnaryMultiCallable[_control_pb2.ListNodesRequest, _control_pb2.ListNodesResponse]
     UpdateNode: _aio.UnaryUnaryMultiCallable[_control_pb2.UpdateNodeRequest, _control_pb2.UpdateNodeResponse]
     RemoveNode: _aio.UnaryUnaryMultiCallable[_control_pb2.RemoveNodeRequest, _control_pb2.RemoveNodeResponse]
+    AdoptContainers: _aio.UnaryUnaryMultiCallable[_control_pb2.AdoptContainersRequest, _control_pb2.AdoptContainersResponse]
+    """AdoptContainers puts containers that a node runs without a record under management again."""
+    ForgetContainers: _aio.UnaryUnaryMultiCallable[_control_pb2.ForgetContainersRequest, _control_pb2.ForgetContainersResponse]
+    """ForgetContainers has a node remove such containers."""
     ListEvents: _aio.UnaryUnaryMultiCallable[_control_pb2.ListEventsRequest, _control_pb2.ListEventsResponse]
     Watch: _aio.UnaryStreamMultiCallable[_control_pb2.WatchRequest, _control_pb2.WatchResponse]
     """Watch streams changes. What cannot be resumed says RESET and sends everything afresh."""
@@ -110,6 +114,22 @@ class ControlServicer(metaclass=_abc_1.ABCMeta):
         request: _control_pb2.RemoveNodeRequest,
         context: _aio.ServicerContext[_control_pb2.RemoveNodeRequest, _abc.Awaitable[_control_pb2.RemoveNodeResponse]],
     ) -> _abc.Awaitable[_control_pb2.RemoveNodeResponse]: ...
+
+    @_abc_1.abstractmethod
+    def AdoptContainers(
+        self,
+        request: _control_pb2.AdoptContainersRequest,
+        context: _aio.ServicerContext[_control_pb2.AdoptContainersRequest, _abc.Awaitable[_control_pb2.AdoptContainersResponse]],
+    ) -> _abc.Awaitable[_control_pb2.AdoptContainersResponse]:
+        """AdoptContainers puts containers that a node runs without a record under management again."""
+
+    @_abc_1.abstractmethod
+    def ForgetContainers(
+        self,
+        request: _control_pb2.ForgetContainersRequest,
+        context: _aio.ServicerContext[_control_pb2.ForgetContainersRequest, _abc.Awaitable[_control_pb2.ForgetContainersResponse]],
+    ) -> _abc.Awaitable[_control_pb2.ForgetContainersResponse]:
+        """ForgetContainers has a node remove such containers."""
 
     @_abc_1.abstractmethod
     def ListEvents(

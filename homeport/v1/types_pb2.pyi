@@ -2565,6 +2565,7 @@ class Inventory(_message.Message):
     CGROUP_VERSION_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     METRICS_ADDRESS_FIELD_NUMBER: _builtins.int
+    UNFENCED_FIELD_NUMBER: _builtins.int
     hostname: _builtins.str
     os: _builtins.str
     architecture: _builtins.str
@@ -2575,6 +2576,8 @@ class Inventory(_message.Message):
     cgroup_version: _builtins.int
     metrics_address: _builtins.str
     """HOST:PORT of the agent's /metrics as others reach it; empty: none"""
+    unfenced: _builtins.str
+    """why no exclusive movable task can run here; empty: one can"""
     @_builtins.property
     def capacity(self) -> Global___Resources: ...
     @_builtins.property
@@ -2608,10 +2611,11 @@ class Inventory(_message.Message):
         cgroup_version: _builtins.int = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         metrics_address: _builtins.str = ...,
+        unfenced: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "agent_version", b"agent_version", "architecture", b"architecture", "capacity", b"capacity", "cgroup_version", b"cgroup_version", "drivers", b"drivers", "engine", b"engine", "engine_labels", b"engine_labels", "hostname", b"hostname", "kernel", b"kernel", "labels", b"labels", "metrics_address", b"metrics_address", "oci_runtimes", b"oci_runtimes", "os", b"os"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "agent_version", b"agent_version", "architecture", b"architecture", "capacity", b"capacity", "cgroup_version", b"cgroup_version", "drivers", b"drivers", "engine", b"engine", "engine_labels", b"engine_labels", "hostname", b"hostname", "kernel", b"kernel", "labels", b"labels", "metrics_address", b"metrics_address", "oci_runtimes", b"oci_runtimes", "os", b"os", "unfenced", b"unfenced"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -3059,6 +3063,7 @@ class NodeStatus(_message.Message):
     DISK_TOTAL_BYTES_FIELD_NUMBER: _builtins.int
     TASKS_FIELD_NUMBER: _builtins.int
     UNKNOWN_CONTAINERS_FIELD_NUMBER: _builtins.int
+    UNKNOWN_FIELD_NUMBER: _builtins.int
     cpu_millis: _builtins.int
     memory_bytes: _builtins.int
     disk_used_bytes: _builtins.int
@@ -3071,6 +3076,10 @@ class NodeStatus(_message.Message):
     def unknown_containers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """ours by label, without a record: kept, reported"""
 
+    @_builtins.property
+    def unknown(self) -> _containers.RepeatedCompositeFieldContainer[Global___UnknownContainer]:
+        """the same, with what their labels say"""
+
     def __init__(
         self,
         *,
@@ -3081,14 +3090,47 @@ class NodeStatus(_message.Message):
         disk_total_bytes: _builtins.int = ...,
         tasks: _abc.Iterable[Global___TaskUsage] | None = ...,
         unknown_containers: _abc.Iterable[_builtins.str] | None = ...,
+        unknown: _abc.Iterable[Global___UnknownContainer] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["conditions", b"conditions", "cpu_millis", b"cpu_millis", "disk_total_bytes", b"disk_total_bytes", "disk_used_bytes", b"disk_used_bytes", "memory_bytes", b"memory_bytes", "tasks", b"tasks", "unknown_containers", b"unknown_containers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["conditions", b"conditions", "cpu_millis", b"cpu_millis", "disk_total_bytes", b"disk_total_bytes", "disk_used_bytes", b"disk_used_bytes", "memory_bytes", b"memory_bytes", "tasks", b"tasks", "unknown", b"unknown", "unknown_containers", b"unknown_containers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___NodeStatus: _TypeAlias = NodeStatus  # noqa: Y015
+
+@_typing.final
+class UnknownContainer(_message.Message):
+    """A container of ours without a record: kept until an operator adopts or forgets it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_FIELD_NUMBER: _builtins.int
+    CONTAINER_ID_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    ALIVE_FIELD_NUMBER: _builtins.int
+    task: _builtins.str
+    """by its label"""
+    container_id: _builtins.str
+    generation: _builtins.int
+    """of its service's spec, by its label; 0: unreadable"""
+    alive: _builtins.bool
+    def __init__(
+        self,
+        *,
+        task: _builtins.str = ...,
+        container_id: _builtins.str = ...,
+        generation: _builtins.int = ...,
+        alive: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alive", b"alive", "container_id", b"container_id", "generation", b"generation", "task", b"task"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnknownContainer: _TypeAlias = UnknownContainer  # noqa: Y015
 
 @_typing.final
 class Event(_message.Message):
