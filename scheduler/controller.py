@@ -26,7 +26,7 @@ from scheduler.placement import engine
 from scheduler.placement.asks import Ask, Placed
 from scheduler.placement.fleet import Fleet
 from scheduler.placement.following import follow
-from scheduler.reconcile import reaper, scheduling, services as reconcile, telling
+from scheduler.reconcile import reaper, revoking, scheduling, services as reconcile, telling
 from scheduler.reconcile.agenda import Agenda
 from scheduler.reconcile.orphans import Orphans
 from scheduler.reconcile.pace import Pace
@@ -242,12 +242,16 @@ class Controller:
     async def _cycle(self) -> None:
         if self._committer.blocked:
             await self._committer.settle()
+        revoking.end(self._observed, self._committer.blocked)
         self._bell.clear()
         self.cycles += 1
         began = self._clock.boottime()
         look = self._look()
         if look.changes:
+            # Before the first await: a heartbeat may be answered while the moves are written.
+            revoking.begin(self._mirror.tables, self._observed, look.changes)
             await self._commit(look)
+            revoking.end(self._observed, self._committer.blocked)
         self.stats.reconciling.add(self._clock.boottime() - began)
 
     def _look(self) -> _Look:

@@ -4,7 +4,8 @@ Agents tell it again at the start of every session, so a new leader knows the cl
 within one reconnect. Until a node has reported in this epoch, its tasks are *unknown*,
 and unknown is not stopped: no decision that ends, replaces or counts tasks may rest on
 the absence of a status here. `dispatch` is the one writer of statuses and liveness,
-`controller` the one writer of waiting slots and of what rollouts have seen running.
+`controller` the one writer of waiting slots, of moves that are being written, and of what
+rollouts have seen running.
 """
 
 from __future__ import annotations
@@ -110,6 +111,9 @@ class Observed:
         # running, and the boot time at which it had run or been healthy for long enough.
         self.running: dict[TaskId, tuple[int, float]] = {}
         self.proven: dict[TaskId, float] = {}
+        # Tasks from which a move is being written, or one whose fate is not known: node ->
+        # task -> key of the successor's record. Their node's lease is not renewed meanwhile.
+        self.revoking: dict[NodeId, dict[TaskId, str]] = {}
         self.sequence = 0  # of observed changes, for watches
         self.listeners: list[Callable[[str], None]] = []  # told the key of what changed
         self._event_sequence = 0

@@ -70,6 +70,11 @@ class Overlay:
         """See View."""
         return self._over.version(key) if key in self._hidden else self._base.version(key)
 
+    def created(self, key: str) -> int:
+        """See View."""
+        known = self._base.created(key)
+        return known if known or key not in self._hidden else self._over.created(key)
+
     def node_named(self, name: str) -> Node | None:
         """See View."""
         found = self._over.node_named(name)

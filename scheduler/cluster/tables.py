@@ -46,6 +46,10 @@ class View(Protocol):
         """The version of the record under this key; 0 when there is none."""
         ...
 
+    def created(self, key: str) -> int:
+        """The revision of the write that made the record under this key; 0: there is none."""
+        ...
+
     @property
     def unreadable(self) -> Mapping[str, str]:
         """Keys of records that are there but that this version cannot read, and why."""
@@ -167,6 +171,7 @@ class Tables:
         """Empty: a cluster without anything."""
         self.cluster: Cluster | None = None
         self._versions: dict[str, int] = {}
+        self._created: dict[str, int] = {}  # where it is not the version: few are written twice
         self._unreadable: dict[str, str] = {}
         self._tasks: dict[TaskId, Task] = {}
         self._services: dict[ServiceId, Service] = {}
@@ -185,11 +190,13 @@ class Tables:
 
     # ------------------------------------------------------------ writing
 
-    def put(self, value: keys.Stored, version: int) -> keys.Stored | None:
-        """Take in a record at this version; returns what it replaced."""
+    def put(self, value: keys.Stored, version: int, created: int = 0) -> keys.Stored | None:
+        """Take in a record at this version; returns what it replaced.
+
+        `created` is the revision that made it; 0: the one that is known, or else this one.
+        """
         key = keys.key_of(value)
-        old = self.drop(key)
-        self._versions[key] = version
+        old = self._replace(key, version, created)
         match value:
             case Task():
                 self._tasks[value.id] = value
@@ -223,14 +230,23 @@ class Tables:
                 pass  # the leader key is the election's business
         return old
 
-    def put_unreadable(self, key: str, version: int, why: str) -> keys.Stored | None:
+    def put_unreadable(
+        self, key: str, version: int, why: str, created: int = 0
+    ) -> keys.Stored | None:
         """A record is there that this version cannot read; returns what it replaced.
 
         Its version stays known, so that nobody takes it for absent.
         """
+        old = self._replace(key, version, created)
+        self._unreadable[key] = why
+        return old
+
+    def _replace(self, key: str, version: int, created: int) -> keys.Stored | None:
+        created = created or self.created(key) or version
         old = self.drop(key)
         self._versions[key] = version
-        self._unreadable[key] = why
+        if created != version:
+            self._created[key] = created
         return old
 
     @property
@@ -276,6 +292,7 @@ class Tables:
         """Forget a record; returns it, or None when there was none or it was unreadable."""
         if self._versions.pop(key, None) is None:
             return None
+        self._created.pop(key, None)
         if self._unreadable.pop(key, None) is not None:
             return None
         kind, _, rest = key.partition("/")
@@ -335,6 +352,10 @@ class Tables:
     def version(self, key: str) -> int:
         """See View."""
         return self._versions.get(key, 0)
+
+    def created(self, key: str) -> int:
+        """See View."""
+        return self._created.get(key) or self._versions.get(key, 0)
 
     def task(self, task: TaskId) -> Task | None:
         """See View."""

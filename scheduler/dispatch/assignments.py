@@ -161,7 +161,7 @@ class _Draft:
             desired=desired,
             pinned=task.pinned,
             exclusive=task.exclusive,
-            fence_token=self._view.version(keys.task(task.id)),
+            fence_token=fence_token(self._view, task.id),
             reason=task.reason,
             cause=task.cause,
         )
@@ -226,6 +226,21 @@ class _Draft:
         )
         told.order = self._order
         self._clear()
+
+
+def ends(orders: Orders) -> frozenset[TaskId]:
+    """The tasks that a message tells the agent to end."""
+    stopped = {task.task for task in orders.tasks if task.desired is not Desired.RUNNING}
+    return frozenset(stopped | {tombstone.task for tombstone in orders.tombstones})
+
+
+def fence_token(view: View, task: TaskId) -> int:
+    """What the task's writes to shared storage may be ordered by; a slot's next task has a higher.
+
+    The revision that made the record: later updates of it do not change what a container has
+    been told.
+    """
+    return view.created(keys.task(task))
 
 
 def _same_order(before: Assignment, now: Assignment) -> bool:

@@ -18,11 +18,13 @@ from homeport.digests import running_hash
 from homeport.model import Inventory, Node, NodeId, NodeState, OrderId, Task, TaskId, TaskStatus
 from homeport.seams import Refused, Stream, identifier
 from homeport.v1 import dispatcher_pb2
+from scheduler.cluster import keys
 from scheduler.cluster.observed import Liveness
 from scheduler.config import Timers
 from scheduler.dispatch import heartbeat, joining, liveness
 from scheduler.dispatch.bulk import Bulk
 from scheduler.dispatch.session import Session
+from scheduler.reconcile.revoking import Superseded
 from scheduler.store.authority import Authority
 from scheduler.store.base import Conflict, StoreError
 from scheduler.store.images import Images
@@ -57,6 +59,7 @@ class Dispatcher:
         self._empty = asyncio.Event()
         self._empty.set()
         self._is_closing = False
+        self._superseded = Superseded(authority.mirror.tables)
         now = authority.clock.boottime()
         self._nodes = 0
         for node in authority.mirror.tables.nodes():
@@ -147,6 +150,9 @@ class Dispatcher:
         for change in changes:
             record = change.new if change.new is not None else change.old
             if isinstance(record, Task):
+                self._superseded.changed(
+                    self._authority.mirror.tables, _task(change.old), _task(change.new)
+                )
                 if change.new is None:
                     self._authority.observed.forget(record.id)
                 if session := self.sessions.get(record.node):
@@ -229,6 +235,7 @@ class Dispatcher:
                 self.timers,
                 self._schedulers(),
                 self._alive,
+                self._superseded,
             )
             if response is not None:
                 await stream.send(response)
@@ -361,6 +368,10 @@ class Dispatcher:
                 await self._empty.wait()
         except TimeoutError:
             log.info("some agents did not hear the farewell", agents=len(self.sessions))
+
+
+def _task(value: keys.Stored | None) -> Task | None:
+    return value if isinstance(value, Task) else None
 
 
 def _inventory(hello: Any) -> Inventory | None:

@@ -11,13 +11,14 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 from typing import Any
 
 import structlog
 
 from homeport import codec
 from homeport.digests import running_hash
-from homeport.lifecycle import TERMINAL, TaskState
+from homeport.lifecycle import TERMINAL, Desired, TaskState
 from homeport.model import (
     Event,
     Inventory,
@@ -43,6 +44,15 @@ log = structlog.get_logger(__name__)
 
 class SessionOver(Exception):
     """The session ends in an orderly way."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """One message of orders on its way."""
+
+    order: OrderId
+    ends: frozenset[TaskId]  # the tasks that it ends
+    briefs: bool  # with it the agent has heard of all that is wanted
 
 
 class Session:
@@ -72,6 +82,8 @@ class Session:
         self._farewell: dispatcher_pb2.Farewell | None = None
         self._wake = asyncio.Event()
         self._wake.set()
+        self._sent: deque[_Sent] = deque()  # orders that the agent has not acknowledged
+        self._is_briefed = False
         self._odd: dict[str, bytes] = {}
         self._running_hash: bytes | None = None  # of `heard`; None: it has changed
 
@@ -102,6 +114,34 @@ class Session:
         """The agent believes something else: begin with a COMPLETE message again."""
         self.told = assignments.Told()
         self._wake.set()
+
+    # ------------------------------------------------------------ what the agent knows
+
+    @property
+    def is_briefed(self) -> bool:
+        """Whether the agent has acknowledged all that is wanted of it, once in this session.
+
+        Before that it may believe what a power cut made of its journal.
+        """
+        return self._is_briefed
+
+    def has_given_up(self, task: TaskId) -> bool:
+        """Whether the agent has acknowledged that this task is to end, and does not run it."""
+        assignment = self.told.tasks.get(task)
+        is_told = task in self.told.tombstones or (
+            assignment is not None and assignment.desired is not Desired.RUNNING
+        )
+        if not is_told or any(task in sent.ends for sent in self._sent):
+            return False
+        heard = self.heard.get(task)
+        return heard is None or heard.state in TERMINAL
+
+    def _acknowledge(self, order: OrderId) -> None:
+        """Acks come in the order of the messages, one for each."""
+        self.acknowledged = order
+        if self._sent and self._sent[0].order == order:
+            sent = self._sent.popleft()
+            self._is_briefed = self._is_briefed or sent.briefs
 
     # ------------------------------------------------------------ hashes from heartbeats
 
@@ -163,13 +203,22 @@ class Session:
                 raise SessionOver
             if self._changed or self.told.order is None:
                 for orders in self._orders():
+                    if not self._authority.is_proven:
+                        break  # the farewell comes next
                     await self._stream.send(_message(orders))
 
     def _orders(self) -> list[assignments.Orders]:
         changed, self._changed = self._changed, set()
         view = self._authority.mirror.tables
-        tasks = view.tasks_of_node(self.node) if self.told.order is None else ()
-        return assignments.plan(self.told, view, tasks, self._authority.order(), changed)
+        is_first = self.told.order is None
+        tasks = view.tasks_of_node(self.node) if is_first else ()
+        messages = assignments.plan(self.told, view, tasks, self._authority.order(), changed)
+        for orders in messages:
+            briefs = is_first and orders is messages[-1]
+            self._sent.append(_Sent(orders.order, assignments.ends(orders), briefs))
+        if is_first:
+            self._is_briefed = False
+        return messages
 
     async def _read(
         self,
@@ -188,7 +237,7 @@ class Session:
             elif body == "node_report":
                 await self._node_report(request.node_report)
             elif body == "order_ack":
-                self.acknowledged = codec.from_message(OrderId, request.order_ack.order)
+                self._acknowledge(codec.from_message(OrderId, request.order_ack.order))
             elif body == "goodbye":
                 self.goodbye = request.goodbye
                 raise SessionOver

@@ -118,7 +118,7 @@ class Mirror:
             if change.value is None:
                 self._take(change.key, None, change.version, changes)
             else:
-                self._take_bytes(change.key, change.value, change.version, changes)
+                self._take_bytes(change.key, change.value, change.version, change.created, changes)
         self._reached(batch.revision)
         self._tell(changes)
 
@@ -129,7 +129,7 @@ class Mirror:
         for record in listing.records:
             listed.add(record.key)
             if record.version > self._known(record.key):
-                self._take_bytes(record.key, record.value, record.version, changes)
+                self._take_bytes(record.key, record.value, record.version, record.created, changes)
         for key in self.tables.stored_keys():
             if key not in listed and self.tables.version(key) <= listing.revision:
                 self._take(key, None, listing.revision, changes)
@@ -137,25 +137,30 @@ class Mirror:
         self._tell(changes)
 
     def _take_bytes(
-        self, key: str, value: bytes, version: int, changes: list[MirrorChange]
+        self, key: str, value: bytes, version: int, created: int, changes: list[MirrorChange]
     ) -> None:
         kind = keys.kind_of(key)
         if kind is None:
             return
         if (own := self._flying.get((key, value))) is not None:
-            self._take(key, own, version, changes)
+            self._take(key, own, version, changes, created)
             return
         try:
             decoded = codec.decode_record(kind, value)
         except codec.CodecError as error:
             log.warning("a record cannot be read and is left alone", key=key, why=str(error))
-            old = self.tables.put_unreadable(key, version, str(error))
+            old = self.tables.put_unreadable(key, version, str(error), created)
             changes.append(MirrorChange(key, old, None))
             return
-        self._take(key, decoded, version, changes)
+        self._take(key, decoded, version, changes, created)
 
     def _take(
-        self, key: str, value: keys.Stored | None, version: int, changes: list[MirrorChange]
+        self,
+        key: str,
+        value: keys.Stored | None,
+        version: int,
+        changes: list[MirrorChange],
+        created: int = 0,
     ) -> None:
         if keys.kind_of(key) is None:
             return
@@ -165,7 +170,7 @@ class Mirror:
             if old is not None or was_unreadable:
                 changes.append(MirrorChange(key, old, None))
         else:
-            changes.append(MirrorChange(key, self.tables.put(value, version), value))
+            changes.append(MirrorChange(key, self.tables.put(value, version, created), value))
 
     def _reached(self, revision: int) -> None:
         self.revision = max(self.revision, revision)

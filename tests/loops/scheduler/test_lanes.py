@@ -31,7 +31,7 @@ from homeport.seams import LinkLost, Refused
 from homeport.spec import ServiceSpec
 from homeport.v1 import dispatcher_pb2 as pb
 from scheduler.cluster import keys
-from scheduler.cluster.changes import ABSENT, Put
+from scheduler.cluster.changes import ABSENT, Delete, Put
 from scheduler.cluster.observed import Dirt, Observed
 from scheduler.config import Timers
 from scheduler.dispatch.dispatcher import Dispatcher
@@ -375,18 +375,99 @@ class Beats:
             return None
 
 
+def ack(orders):
+    message = pb.SessionRequest(order_ack=pb.OrderAck())
+    message.order_ack.order.CopyFrom(orders.order)
+    return message
+
+
 async def test_a_heartbeat_is_answered_with_a_lease_while_the_leadership_is_proven(leader):
     joined = await leader.join()
     async with (
-        session(leader, joined) as (_, orders),
+        session(leader, joined) as (lane, orders),
         Beats(leader, joined, orders).running() as beats,
     ):
+        lane.say(ack(orders))
+        await settle()
         answer = await beats.beat()
         assert answer.echoed_boottime_ns == 123
         assert answer.node_lease_ms == 15_000
         assert list(answer.schedulers) == ["a:1"]
         leader.proven_until = leader.clock.boottime()  # S3: not a moment longer
         assert await beats.beat() is None
+
+
+async def test_s1_no_lease_before_the_agent_has_acknowledged_what_is_wanted_of_it(leader):
+    joined = await leader.join()
+    async with (
+        session(leader, joined) as (lane, orders),
+        Beats(leader, joined, orders).running() as beats,
+    ):
+        assert (await beats.beat()).node_lease_ms == 0
+        lane.say(ack(orders))
+        await settle()
+        assert (await beats.beat()).node_lease_ms == 15_000
+
+
+async def test_s1_no_lease_while_a_move_of_an_exclusive_task_is_being_written(leader):
+    joined = await leader.join()
+    await leader.service(1, node=joined.node_id)
+    async with (
+        session(leader, joined) as (lane, orders),
+        Beats(leader, joined, orders).running() as beats,
+    ):
+        lane.say(ack(orders))
+        await settle()
+        leader.observed.revoking[joined.node_id] = {f"{WEB}/1/1": f"tasks/{WEB}/1/2"}
+        assert (await beats.beat()).node_lease_ms == 0
+        del leader.observed.revoking[joined.node_id]
+        assert (await beats.beat()).node_lease_ms == 15_000
+
+
+async def test_s1_no_lease_until_the_old_holder_has_given_up_what_has_moved(leader):
+    old, new = await leader.join("old"), await leader.join("new")
+    await leader.service(node=old.node_id)
+    holder = task(1, old.node_id, exclusive=True)
+    await leader.put(holder)
+    async with (
+        session(leader, old) as (lane, orders),
+        Beats(leader, old, orders).running() as beats,
+    ):
+        lane.say(ack(orders))
+        lane.say(report(1, status(1), complete=True))
+        await lane.hear("report_ack")
+        assert (await beats.beat()).node_lease_ms == 15_000
+        await leader.put(replace(holder, n=2, node=new.node_id))
+        assert (await beats.beat()).node_lease_ms == 0
+        await leader.put(replace(holder, desired=Desired.REMOVED))
+        ending = await lane.hear("assignments")
+        assert (await beats.beat()).node_lease_ms == 0
+        lane.say(ack(ending))
+        await settle()
+        assert (await beats.beat()).node_lease_ms == 0  # told, and it may still be held there
+        lane.say(report(2, status(1, TaskState.SHUTDOWN)))
+        await lane.hear("report_ack")
+        assert (await beats.beat()).node_lease_ms == 15_000
+
+
+async def test_s1_a_new_leader_withholds_the_lease_for_what_earlier_ones_have_moved(leader):
+    old = await leader.join("old")
+    await leader.service(node=old.node_id)
+    holder = task(1, old.node_id, exclusive=True)
+    await leader.put(holder, replace(holder, n=2, node="elsewhere"))
+    leader.dispatcher = Dispatcher(leader.authority, schedulers=lambda: ())
+    leader.lanes.dispatcher = leader.dispatcher
+    async with (
+        session(leader, old) as (lane, orders),
+        Beats(leader, old, orders).running() as beats,
+    ):
+        lane.say(ack(orders))
+        await settle()
+        assert (await beats.beat()).node_lease_ms == 0
+        await leader.authority.commit(
+            [Delete(keys.task(holder.id), leader.mirror.tables.version(keys.task(holder.id)), "t")]
+        )
+        assert (await beats.beat()).node_lease_ms == 15_000  # the record is gone
 
 
 async def test_a_heartbeat_of_another_session_gets_no_lease(leader):

@@ -114,12 +114,24 @@ def test_later_messages_say_only_what_changed_and_on_what_they_build():
     assert second.wanted_hash == wanted_hash([*first.tasks, *second.tasks])
 
 
-def test_an_order_carries_the_version_of_the_record_as_its_fence_token():
+def test_s1_the_fence_token_is_the_revision_that_made_the_record_and_stays():
     cluster = Cluster()
     cluster.put(task(1))
-    version = cluster.revision
+    made = cluster.revision
     (message,) = cluster.plan()
-    assert message.tasks[0].fence_token == version
+    assert message.tasks[0].fence_token == made
+    stopped = task(1, desired=Desired.SHUTDOWN, reason="drained")
+    (message,) = cluster.plan(cluster.put(stopped))
+    assert message.tasks[0].fence_token == made
+
+
+def test_s1_the_next_task_of_a_slot_has_a_higher_fence_token():
+    cluster = Cluster()
+    cluster.put(task(1))
+    (first,) = cluster.plan()
+    cluster.put(replace(task(1), reason="written again"))
+    (second,) = cluster.plan(cluster.put(replace(task(1), n=2)))
+    assert second.tasks[0].fence_token > first.tasks[0].fence_token
 
 
 def test_a_task_that_is_to_go_gets_a_tombstone_with_its_cause_once():
