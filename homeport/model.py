@@ -248,6 +248,7 @@ class Node:
     labels: Pairs = ()  # the operator's; they win over the agent's
     inventory: Inventory = field(default_factory=Inventory)
     created_ms: int = 0
+    lost_ms: int = 0  # wall clock of the operator's word that it is off; 0: none, or it came back
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -433,6 +434,7 @@ class Assignment:
     fence_token: int = 0
     reason: str = ""
     cause: Cause = Cause.RECONCILER  # who set `desired`: a reconciler's stop has the brake
+    priority: int = 0  # of the service: higher starts first when a whole machine starts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -805,12 +805,17 @@ class UpdateNodeRequest(_message.Message):
     REMOVE_LABELS_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    LOST_FIELD_NUMBER: _builtins.int
     node: _builtins.str
     """Name or id."""
     availability: _types_pb2.Availability.ValueType
     """UNSPECIFIED: as it is."""
     request_id: _builtins.str
     validate_only: _builtins.bool
+    lost: _builtins.bool
+    """The operator's word that the machine is off: what can run elsewhere moves at once. It is
+    refused while the node is heard of, and void when it comes back.
+    """
     @_builtins.property
     def set_labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     @_builtins.property
@@ -824,10 +829,11 @@ class UpdateNodeRequest(_message.Message):
         remove_labels: _abc.Iterable[_builtins.str] | None = ...,
         request_id: _builtins.str = ...,
         validate_only: _builtins.bool = ...,
+        lost: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["availability", b"availability", "node", b"node", "remove_labels", b"remove_labels", "request_id", b"request_id", "set_labels", b"set_labels", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["availability", b"availability", "lost", b"lost", "node", b"node", "remove_labels", b"remove_labels", "request_id", b"request_id", "set_labels", b"set_labels", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1706,6 +1712,12 @@ class GetClusterResponse(_message.Message):
     SCHEDULERS_FIELD_NUMBER: _builtins.int
     OBSERVED_UNKNOWN_SINCE_MS_FIELD_NUMBER: _builtins.int
     ANSWERED_BY_FIELD_NUMBER: _builtins.int
+    BRAKE_FIELD_NUMBER: _builtins.int
+    NODE_STATES_FIELD_NUMBER: _builtins.int
+    HELD_STOPS_FIELD_NUMBER: _builtins.int
+    UNKNOWN_CONTAINERS_FIELD_NUMBER: _builtins.int
+    STORE_TROUBLE_FIELD_NUMBER: _builtins.int
+    LOST_NODES_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     leader: _builtins.str
     epoch: _builtins.int
@@ -1715,11 +1727,31 @@ class GetClusterResponse(_message.Message):
     """Set where no leader could be asked: what is observed is unknown since then (wall clock)."""
     answered_by: _builtins.str
     """The scheduler that gave this answer."""
+    store_trouble: _builtins.str
+    """Empty: the store answers."""
     @_builtins.property
     def cluster(self) -> _types_pb2.Cluster: ...
     @_builtins.property
     def schedulers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The leader first."""
+
+    @_builtins.property
+    def brake(self) -> Global___BrakeView:
+        """Unset while moves are free, or where no leader could be asked."""
+
+    @_builtins.property
+    def node_states(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodeCount]: ...
+    @_builtins.property
+    def held_stops(self) -> _containers.RepeatedCompositeFieldContainer[Global___HeldStops]:
+        """What nodes say about stops that they hold until an operator confirms them."""
+
+    @_builtins.property
+    def unknown_containers(self) -> _containers.RepeatedCompositeFieldContainer[Global___UnknownContainers]:
+        """Containers of ours without a record, node by node."""
+
+    @_builtins.property
+    def lost_nodes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Nodes that the operator declared lost and that have not come back."""
 
     def __init__(
         self,
@@ -1733,11 +1765,132 @@ class GetClusterResponse(_message.Message):
         schedulers: _abc.Iterable[_builtins.str] | None = ...,
         observed_unknown_since_ms: _builtins.int = ...,
         answered_by: _builtins.str = ...,
+        brake: Global___BrakeView | None = ...,
+        node_states: _abc.Iterable[Global___NodeCount] | None = ...,
+        held_stops: _abc.Iterable[Global___HeldStops] | None = ...,
+        unknown_containers: _abc.Iterable[Global___UnknownContainers] | None = ...,
+        store_trouble: _builtins.str = ...,
+        lost_nodes: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["brake", b"brake", "cluster", b"cluster"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answered_by", b"answered_by", "cluster", b"cluster", "epoch", b"epoch", "leader", b"leader", "observed_unknown_since_ms", b"observed_unknown_since_ms", "revision", b"revision", "schedulers", b"schedulers", "store", b"store", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answered_by", b"answered_by", "brake", b"brake", "cluster", b"cluster", "epoch", b"epoch", "held_stops", b"held_stops", "leader", b"leader", "lost_nodes", b"lost_nodes", "node_states", b"node_states", "observed_unknown_since_ms", b"observed_unknown_since_ms", "revision", b"revision", "schedulers", b"schedulers", "store", b"store", "store_trouble", b"store_trouble", "unknown_containers", b"unknown_containers", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetClusterResponse: _TypeAlias = GetClusterResponse  # noqa: Y015
+
+@_typing.final
+class BrakeView(_message.Message):
+    """The brake on moves: most of the cluster fell silent at once."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CAUSE_FIELD_NUMBER: _builtins.int
+    SINCE_MS_FIELD_NUMBER: _builtins.int
+    NODES_FIELD_NUMBER: _builtins.int
+    REPLICAS_MOVE_AT_MS_FIELD_NUMBER: _builtins.int
+    LIFTED_BY_FIELD_NUMBER: _builtins.int
+    cause: _builtins.str
+    """A sentence."""
+    since_ms: _builtins.int
+    """Wall clock."""
+    replicas_move_at_ms: _builtins.int
+    """From then on replicas move all the same; exclusive tasks wait for a word."""
+    @_builtins.property
+    def nodes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The silent nodes, by name."""
+
+    @_builtins.property
+    def lifted_by(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The commands that lift it, one for each silent node."""
+
+    def __init__(
+        self,
+        *,
+        cause: _builtins.str = ...,
+        since_ms: _builtins.int = ...,
+        nodes: _abc.Iterable[_builtins.str] | None = ...,
+        replicas_move_at_ms: _builtins.int = ...,
+        lifted_by: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "lifted_by", b"lifted_by", "nodes", b"nodes", "replicas_move_at_ms", b"replicas_move_at_ms", "since_ms", b"since_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BrakeView: _TypeAlias = BrakeView  # noqa: Y015
+
+@_typing.final
+class NodeCount(_message.Message):
+    """How many nodes are in a state."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: _builtins.int
+    NODES_FIELD_NUMBER: _builtins.int
+    state: _types_pb2.NodeState.ValueType
+    nodes: _builtins.int
+    def __init__(
+        self,
+        *,
+        state: _types_pb2.NodeState.ValueType = ...,
+        nodes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["nodes", b"nodes", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NodeCount: _TypeAlias = NodeCount  # noqa: Y015
+
+@_typing.final
+class HeldStops(_message.Message):
+    """Stops that one node holds."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    node: _builtins.str
+    message: _builtins.str
+    def __init__(
+        self,
+        *,
+        node: _builtins.str = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "node", b"node"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HeldStops: _TypeAlias = HeldStops  # noqa: Y015
+
+@_typing.final
+class UnknownContainers(_message.Message):
+    """Containers of ours that a node has no record for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_FIELD_NUMBER: _builtins.int
+    CONTAINERS_FIELD_NUMBER: _builtins.int
+    node: _builtins.str
+    @_builtins.property
+    def containers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        node: _builtins.str = ...,
+        containers: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["containers", b"containers", "node", b"node"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnknownContainers: _TypeAlias = UnknownContainers  # noqa: Y015

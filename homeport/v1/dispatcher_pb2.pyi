@@ -190,6 +190,7 @@ class HeartbeatResponse(_message.Message):
     SCHEDULERS_FIELD_NUMBER: _builtins.int
     echoed_boottime_ns: _builtins.int
     node_lease_ms: _builtins.int
+    """0: what the agent has is not renewed, because a task that needs it has moved, or is moving."""
     next_heartbeat_ms: _builtins.int
     resend_report: _builtins.bool
     """Set when the hashes differ: send a full report, or expect full assignments."""

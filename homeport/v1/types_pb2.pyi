@@ -2655,6 +2655,7 @@ class Node(_message.Message):
     LABELS_FIELD_NUMBER: _builtins.int
     INVENTORY_FIELD_NUMBER: _builtins.int
     CREATED_MS_FIELD_NUMBER: _builtins.int
+    LOST_MS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     name: _builtins.str
     """unique; the hostname when it joined"""
@@ -2663,6 +2664,8 @@ class Node(_message.Message):
     availability: Global___Availability.ValueType
     role: _builtins.str
     created_ms: _builtins.int
+    lost_ms: _builtins.int
+    """wall clock of the operator's word that the machine is off; 0: none, or it came back"""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """the operator's; they win over the agent's"""
@@ -2680,10 +2683,11 @@ class Node(_message.Message):
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         inventory: Global___Inventory | None = ...,
         created_ms: _builtins.int = ...,
+        lost_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_role", b"_role", "inventory", b"inventory", "role", b"role"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_role", b"_role", "availability", b"availability", "created_ms", b"created_ms", "id", b"id", "inventory", b"inventory", "labels", b"labels", "name", b"name", "number", b"number", "role", b"role"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_role", b"_role", "availability", b"availability", "created_ms", b"created_ms", "id", b"id", "inventory", b"inventory", "labels", b"labels", "lost_ms", b"lost_ms", "name", b"name", "number", b"number", "role", b"role"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__role: _TypeAlias = _typing.Literal["role"]  # noqa: Y015
     _WhichOneofArgType__role: _TypeAlias = _typing.Literal["_role", b"_role"]  # noqa: Y015
@@ -3221,6 +3225,7 @@ class Assignment(_message.Message):
     FENCE_TOKEN_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     CAUSE_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
     task: _builtins.str
     stack: _builtins.str
     service_name: _builtins.str
@@ -3232,6 +3237,8 @@ class Assignment(_message.Message):
     reason: _builtins.str
     cause: Global___Cause.ValueType
     """Who set `desired`: a reconciler's SHUTDOWN is under the mass-stop brake, as its tombstones are."""
+    priority: _builtins.int
+    """of the service: what is to start first when a whole machine starts; higher is earlier"""
     def __init__(
         self,
         *,
@@ -3245,10 +3252,11 @@ class Assignment(_message.Message):
         fence_token: _builtins.int = ...,
         reason: _builtins.str = ...,
         cause: Global___Cause.ValueType = ...,
+        priority: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "desired", b"desired", "exclusive", b"exclusive", "fence_token", b"fence_token", "generation", b"generation", "pinned", b"pinned", "reason", b"reason", "service_name", b"service_name", "stack", b"stack", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "desired", b"desired", "exclusive", b"exclusive", "fence_token", b"fence_token", "generation", b"generation", "pinned", b"pinned", "priority", b"priority", "reason", b"reason", "service_name", b"service_name", "stack", b"stack", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

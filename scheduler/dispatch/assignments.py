@@ -164,6 +164,7 @@ class _Draft:
             fence_token=fence_token(self._view, task.id),
             reason=task.reason,
             cause=task.cause,
+            priority=self._priority(task),
         )
         if before is not None and _same_order(before, assignment):
             return
@@ -172,6 +173,10 @@ class _Draft:
         told.put(assignment)
         self._tasks.append(assignment)
         self._grown(_TASK_BYTES)
+
+    def _priority(self, task: Task) -> int:
+        edition = self._view.spec(task.service, task.generation)
+        return edition.spec.priority if edition is not None else 0
 
     def _resources(self, task: Task, stack_name: str) -> None:
         """What the agent needs to know before it can act on this task."""
