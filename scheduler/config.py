@@ -11,7 +11,7 @@ import ipaddress
 import platform
 from dataclasses import dataclass, field
 
-STORES = ("sqlite", "memory")
+STORES = ("sqlite", "etcd", "memory")
 
 
 class ConfigError(ValueError):
@@ -90,6 +90,16 @@ class Config:
     advertise: str = ""  # HOST:PORT that agents and other schedulers dial; empty: `listen`
     store: str = "sqlite"
     state_dir: str = "/var/lib/homeport/scheduler"
+    # What is left empty here is taken from etcdctl's variables, ETCDCTL_ENDPOINTS and so on.
+    etcd_endpoints: tuple[str, ...] = ()  # http(s)://HOST:PORT of each member
+    etcd_ca_file: str = ""  # PEM: who signed the members' certificates
+    etcd_cert_file: str = ""  # PEM: what we show them
+    etcd_key_file: str = ""
+    etcd_user: str = ""
+    etcd_password: str = field(default="", repr=False)
+    etcd_password_file: str = ""  # holds the password, and nothing else
+    etcd_prefix: str = "/homeport/"  # our keys; another for each cluster in the same etcd
+    store_maintenance: bool = True  # the leader compacts and defragments etcd
     insecure: bool = False  # listen off the loopback in plain text
     name: str = field(default_factory=platform.node)  # for people, in logs and the leader record
     log_format: str = "auto"
