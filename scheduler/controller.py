@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from homeport.model import Node, NodeId, NodeState, Service, ServiceId, Task, TaskId
+from homeport.model import Node, NodeId, NodeState, Service, ServiceId, Stack, Task, TaskId
 from homeport.seams import Clock, Randomness, jittered
 from scheduler.cluster import keys
 from scheduler.cluster.changes import Change
@@ -26,7 +26,7 @@ from scheduler.placement import engine
 from scheduler.placement.asks import Ask, Placed
 from scheduler.placement.fleet import Fleet
 from scheduler.placement.following import follow
-from scheduler.reconcile import reaper, revoking, scheduling, services as reconcile, telling
+from scheduler.reconcile import drafts, reaper, revoking, scheduling, services as reconcile, telling
 from scheduler.reconcile.agenda import Agenda
 from scheduler.reconcile.orphans import Orphans
 from scheduler.reconcile.pace import Pace
@@ -173,6 +173,10 @@ class Controller:
                     self._agenda.add(service)
             case "stacks":
                 self._stacks[rest] = None
+                if isinstance(change.old, Stack) and change.old.draft:
+                    # They were left alone until its draft was written out.
+                    for each in self._mirror.tables.services_of(rest):
+                        self._agenda.add(each.id)
             case _:
                 pass
 
@@ -263,7 +267,7 @@ class Controller:
         stays: dict[ServiceId, list[Ask]] = {}
         looked: list[ServiceId] = []
         for service in self._agenda.take(LOOK_MAX):
-            if self._is_frozen(service):
+            if self._is_frozen(service) or self._is_drafted(service):
                 continue
             try:
                 decision = reconcile.decide(snapshot, self._fleet, service)
@@ -348,7 +352,7 @@ class Controller:
             return
         stacks, self._stacks = self._stacks, {}
         for stack in stacks:
-            if changes := reaper.stack(snapshot, stack):
+            if changes := drafts.decide(snapshot, stack) or reaper.stack(snapshot, stack):
                 look.add(changes)
                 self._stacks[stack] = None  # until there is nothing left to do
         if snapshot.now >= self._hourly_at:
@@ -411,6 +415,13 @@ class Controller:
             self._frozen[service] = None
             log.warning("a service has records that cannot be read; it is left alone", id=service)
         return True
+
+    def _is_drafted(self, service: ServiceId) -> bool:
+        """Whether its record is still to be written; it is looked at when that is done."""
+        tables = self._mirror.tables
+        record = tables.service(service)
+        stack = tables.stack(record.stack) if record is not None else None
+        return stack is not None and bool(stack.draft)
 
     def _snapshot(self) -> Snapshot:
         return Snapshot(

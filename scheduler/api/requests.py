@@ -17,13 +17,16 @@ from typing import Generic, TypeVar
 from google.protobuf.message import Message
 
 from homeport.model import RequestRecord
-from scheduler.api.errors import Invalid, RequestIdUsed, TooLarge
+from scheduler.api import staging
+from scheduler.api.errors import Invalid, RequestIdUsed
 from scheduler.cluster import keys
 from scheduler.cluster.changes import ABSENT, Change, Put
 from scheduler.store.authority import Authority
-from scheduler.store.base import Conflict
+from scheduler.store.base import Conflict, Unavailable
 
 TRIES = 8
+WRITTEN_OUT_SECONDS = 4.0
+"""How long a change waits for another of the same stack, of which much is to be written."""
 
 _ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
@@ -57,8 +60,11 @@ async def once(
     decide: Callable[[], Decision[M]],
     *,
     keep: bool = True,
+    stack: str = "",
 ) -> Carried[M]:
     """Carry a mutation out at most once. `keep` False: decide and answer only.
+
+    `stack` is the one that it changes, if any: another change of it is written first.
 
     Raises Invalid, RequestIdUsed, TooLarge, StoreError and what `decide` raises.
     """
@@ -68,6 +74,8 @@ async def once(
         return Carried(decide().response, authority.mirror.newest)
     digest = _digest(request)
     for attempt in range(TRIES):
+        if stack:
+            await _written_out(authority, stack)
         if request_id:
             known = authority.mirror.tables.request(request_id)
             if known is not None:
@@ -101,19 +109,29 @@ async def _commit(
             created_ms=authority.clock.wall_ms(),
         )
         heads.append(Put(record, ABSENT, f"{method} is answered once"))
-    most = authority.committer.changes_max
-    objects = list(decision.objects)
-    if len(objects) + len(heads) <= most:
-        return await authority.commit([*objects, *heads])
-    if len(heads) > most:
-        raise TooLarge(
-            f"this changes {len(heads)} objects, and the store takes {most} at once: split the"
-            " stack, or apply a part of its services first"
-        )
-    while objects:
-        await authority.commit(objects[:most])
-        del objects[:most]
-    return await authority.commit(heads)
+    return await staging.commit(authority, decision.objects, heads)
+
+
+async def _written_out(authority: Authority, stack: str) -> None:
+    """Return when no large apply of the stack is being written. Raises Unavailable."""
+    mirror = authority.mirror
+    changed = asyncio.Event()
+    unsubscribe = mirror.subscribe(lambda _: changed.set())
+    try:
+        async with asyncio.timeout(WRITTEN_OUT_SECONDS):
+            while True:
+                await authority.committer.free(keys.stack(stack))
+                record = mirror.tables.stack(stack)
+                if record is None or not record.draft:
+                    return
+                changed.clear()
+                await changed.wait()
+    except TimeoutError:
+        raise Unavailable(
+            f"the last change of stack {stack} is still being written: try again"
+        ) from None
+    finally:
+        unsubscribe()
 
 
 def _remembered(

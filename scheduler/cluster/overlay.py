@@ -19,6 +19,7 @@ from homeport.model import (
     ServiceGeneration,
     ServiceId,
     Stack,
+    StackDraft,
     StackFile,
     Task,
     TaskId,
@@ -180,6 +181,11 @@ class Overlay:
         found = self._over.files_of(stack) + self._shown(self._base.files_of(stack))
         return sorted(found, key=lambda item: item.digest)
 
+    def drafts_of(self, stack: str) -> list[StackDraft]:
+        """See View."""
+        found = self._over.drafts_of(stack) + self._shown(self._base.drafts_of(stack))
+        return sorted(found, key=lambda item: (item.id, item.part))
+
     def stacks(self) -> list[Stack]:
         """See View."""
         found = self._over.stacks() + self._shown(self._base.stacks())
@@ -219,6 +225,11 @@ class Overlay:
         """See View."""
         yield from self._over.files()
         yield from self._shown(self._base.files())
+
+    def drafts(self) -> Iterator[StackDraft]:
+        """See View."""
+        yield from self._over.drafts()
+        yield from self._shown(self._base.drafts())
 
     def _shown(self, found: Iterable[T]) -> list[T]:
         """Those of the base's records that no change speaks of."""

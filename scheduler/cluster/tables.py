@@ -20,6 +20,7 @@ from homeport.model import (
     ServiceGeneration,
     ServiceId,
     Stack,
+    StackDraft,
     StackFile,
     Task,
     TaskId,
@@ -131,6 +132,10 @@ class View(Protocol):
         """All stored configs and secrets of a stack."""
         ...
 
+    def drafts_of(self, stack: str) -> list[StackDraft]:
+        """All drafts of a stack, by id and part; which of them counts, its record says."""
+        ...
+
     def stacks(self) -> list[Stack]:
         """All stacks, by name."""
         ...
@@ -163,6 +168,10 @@ class View(Protocol):
         """All configs and secrets of all stacks; as rarely as `requests`."""
         ...
 
+    def drafts(self) -> Iterator[StackDraft]:
+        """All drafts of all stacks; as rarely as `requests`."""
+        ...
+
 
 class Tables:
     """The stored objects and their indexes."""
@@ -183,6 +192,7 @@ class Tables:
         self._volumes: dict[tuple[str, str], dict[NodeId, Volume]] = {}
         self._volumes_by_node: dict[NodeId, dict[tuple[str, str], Volume]] = {}
         self._files: dict[str, dict[str, StackFile]] = {}
+        self._drafts: dict[str, dict[tuple[str, int], StackDraft]] = {}
         self._tasks_by_slot: dict[ServiceId, dict[int, dict[TaskId, Task]]] = {}
         self._tasks_by_node: dict[NodeId, dict[TaskId, Task]] = {}
         self._services_by_name: dict[str, dict[str, dict[ServiceId, Service]]] = {}
@@ -224,6 +234,8 @@ class Tables:
                 self._volumes_by_node.setdefault(value.node, {})[place] = value
             case StackFile():
                 self._files.setdefault(value.stack, {})[value.digest] = value
+            case StackDraft():
+                self._drafts.setdefault(value.stack, {})[value.id, value.part] = value
             case Cluster():
                 self.cluster = value
             case _:
@@ -283,6 +295,9 @@ class Tables:
             case "files":
                 stack, digest = rest.split("/")
                 return self._files.get(stack, {}).get(digest)
+            case "drafts":
+                stack, draft, part = rest.split("/")
+                return self._drafts.get(stack, {}).get((draft, int(part)))
             case "cluster":
                 return self.cluster
             case _:
@@ -322,6 +337,9 @@ class Tables:
             case "files":
                 stack, digest = rest.split("/")
                 return _pop(self._files, stack, digest)
+            case "drafts":
+                stack, draft, part = rest.split("/")
+                return _pop(self._drafts, stack, (draft, int(part)))
             case "cluster":
                 cluster, self.cluster = self.cluster, None
                 return cluster
@@ -449,6 +467,11 @@ class Tables:
         found = self._files.get(stack, {})
         return [found[digest] for digest in sorted(found)]
 
+    def drafts_of(self, stack: str) -> list[StackDraft]:
+        """See View."""
+        found = self._drafts.get(stack, {})
+        return [found[part] for part in sorted(found)]
+
     def stacks(self) -> list[Stack]:
         """See View."""
         return [self._stacks[name] for name in sorted(self._stacks)]
@@ -480,6 +503,10 @@ class Tables:
     def files(self) -> Iterator[StackFile]:
         """See View."""
         return (file for files in self._files.values() for file in files.values())
+
+    def drafts(self) -> Iterator[StackDraft]:
+        """See View."""
+        return (part for parts in self._drafts.values() for part in parts.values())
 
 
 def _pop(index: dict[K, dict[L, V]], outer: K, inner: L) -> V | None:

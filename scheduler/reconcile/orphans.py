@@ -1,4 +1,4 @@
-"""Specs and files that nobody refers to: what an apply that failed half way left behind.
+"""Specs, files and drafts that nobody refers to: what an apply that failed half way left.
 
 An apply writes its objects first and its heads last, so an object without a head may be a
 moment old and about to be wanted. Objects carry no time; what is here at two looks, far
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from homeport.model import ServiceGeneration, StackFile
+from homeport.model import ServiceGeneration, StackDraft, StackFile
 from scheduler.cluster import keys
 from scheduler.cluster.changes import Delete
 from scheduler.cluster.snapshot import Snapshot
@@ -27,7 +27,7 @@ class Orphans:
         self._seen: dict[str, tuple[int, float]] = {}  # (version, boot time of the first look)
 
     def decide(self, snapshot: Snapshot) -> list[Delete]:
-        """Delete those that were here long ago. Walks all specs and files: for once an hour."""
+        """Delete those that were here long ago. Walks all of them: for once an hour."""
         stored = snapshot.stored
         if stored.unreadable:
             return []  # what a newer version wrote may refer to any of them
@@ -56,7 +56,7 @@ def images_in_use(snapshot: Snapshot) -> frozenset[str] | None:
     )
 
 
-def _unreferred(snapshot: Snapshot) -> Iterator[ServiceGeneration | StackFile]:
+def _unreferred(snapshot: Snapshot) -> Iterator[ServiceGeneration | StackFile | StackDraft]:
     stored = snapshot.stored
     mounted: set[tuple[str, str]] = set()
     for edition in stored.specs():
@@ -69,6 +69,10 @@ def _unreferred(snapshot: Snapshot) -> Iterator[ServiceGeneration | StackFile]:
             for task in stored.tasks_of_service(edition.service)
         ):
             yield edition
+    for draft in stored.drafts():
+        stack = stored.stack(draft.stack)
+        if stack is None or stack.draft != draft.id:
+            yield draft
     for file in stored.files():
         if (file.stack, file.digest) not in mounted:
             yield file

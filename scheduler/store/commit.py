@@ -6,12 +6,16 @@ whose fate is not known (`Ambiguous`) blocks its objects until it is: every comm
 writes a *write id* under a key of its own *lane*, comparing the lane's version; a second
 write to the same lane either succeeds, and then the first did not take place and never
 will, or finds that it did. One commit at a time uses a lane.
+
+What takes more than one commit *holds* its keys meanwhile: whoever else writes them is told
+that they changed. That is enough, because the fence lets only one process write.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import structlog
@@ -69,6 +73,10 @@ class Committer:
         self._free: list[_Lane] = []
         self._lanes_made = 0
         self._blocked: dict[str, _Lane] = {}  # key of an object -> the lane of its commit
+        self._settling = asyncio.Lock()
+        self._held: set[str] = set()
+        self._under_way: dict[int, Sequence[Change]] = {}  # what is being committed now
+        self._less = asyncio.Event()  # something was let go, or has landed
 
     @property
     def changes_max(self) -> int:
@@ -80,8 +88,47 @@ class Committer:
         """Keys of objects that a commit of unknown fate may have written."""
         return frozenset(self._blocked)
 
-    async def commit(self, changes: Sequence[Change], fence: Fence | None = None) -> int:
+    @asynccontextmanager
+    async def hold(self, held: Collection[str]) -> AsyncIterator[None]:
+        """Be the only one who writes these keys until the end of the block.
+
+        Begins when nothing is on its way to them. Raises Conflict where another holds one of
+        them, Ambiguous where it is not known what was written to one.
+        """
+        mine = set(held)
+        if taken := self._held & mine:
+            raise Conflict(sorted(taken))
+        self._held |= mine
+        try:
+            while any(
+                change.key in mine for changes in self._under_way.values() for change in changes
+            ):
+                self._less.clear()
+                await self._less.wait()
+            await self._know(mine)
+            yield
+        finally:
+            self._held -= mine
+            self._less.set()
+
+    async def free(self, key: str) -> None:
+        """Return when nobody holds this key. The caller sets the deadline."""
+        while key in self._held:
+            self._less.clear()
+            await self._less.wait()
+
+    async def commit(
+        self,
+        changes: Sequence[Change],
+        fence: Fence | None = None,
+        *,
+        holding: bool = False,
+        also: Iterable[str] = (),
+    ) -> int:
         """Make all changes, or none, and return their revision; the mirror has them then.
+
+        `holding`: the caller holds the keys among them that are held. `also` names further
+        objects that are blocked when it is not known whether this took place.
 
         Raises Conflict, Fenced, Unavailable, Ambiguous (its objects are then blocked until
         `settle` has found out), ValueError for more than `changes_max` changes. Without
@@ -93,11 +140,12 @@ class Committer:
             raise ValueError(
                 f"{len(changes)} changes in one commit; {self._store.name} takes {self.changes_max}"
             )
-        if any(change.key in self._blocked for change in changes):
-            await self.settle()
-            held = [change.key for change in changes if change.key in self._blocked]
+        if self._blocked:
+            await self._know([change.key for change in changes])
+        if self._held and not holding:
+            held = [change.key for change in changes if change.key in self._held]
             if held:
-                raise Ambiguous(f"not known yet whether it was written: {', '.join(held)}")
+                raise Conflict(held)
         writes = [self._write(change) for change in changes]
         flying = {
             (change.key, write.value): change.value
@@ -105,19 +153,23 @@ class Committer:
             if isinstance(change, Put) and write.value is not None
         }
         lane = self._free.pop() if self._free else self._new_lane()
+        self._under_way[id(lane)] = changes
         try:
             with self._mirror.flying(flying):
                 revision = await self._through(lane, writes, fence)
         except Ambiguous:
-            self._block(lane, changes)
+            self._block(lane, changes, also)
             raise
         except asyncio.CancelledError:
             # The store may still be writing: the same as no answer.
-            self._block(lane, changes)
+            self._block(lane, changes, also)
             raise
         except BaseException:
             self._free.append(lane)
             raise
+        finally:
+            del self._under_way[id(lane)]
+            self._less.set()
         self._free.append(lane)
         self._applied(revision, changes)
         return revision
@@ -175,12 +227,13 @@ class Committer:
 
     async def settle(self) -> bool:
         """Find out what became of commits of unknown fate; whether all are known now."""
-        lanes = {lane.key: lane for lane in self._blocked.values()}
-        for lane in lanes.values():
-            try:
-                await self._settle_lane(lane)
-            except StoreError as error:
-                log.warning("cannot find out yet whether a commit took place", why=str(error))
+        async with self._settling:  # a lane that two settle would be given to two commits
+            lanes = {lane.key: lane for lane in self._blocked.values()}
+            for lane in lanes.values():
+                try:
+                    await self._settle_lane(lane)
+                except StoreError as error:
+                    log.warning("cannot find out yet whether a commit took place", why=str(error))
         return not self._blocked
 
     # ------------------------------------------------------------ inside
@@ -209,10 +262,20 @@ class Committer:
             return revision
         raise AssertionError("unreachable: the second try returns or raises")
 
-    def _block(self, lane: _Lane, changes: Sequence[Change]) -> None:
+    async def _know(self, wanted: Collection[str]) -> None:
+        """Find out what was written to these keys. Raises Ambiguous where that cannot be."""
+        if any(key in self._blocked for key in wanted):
+            await self.settle()
+            left = [key for key in wanted if key in self._blocked]
+            if left:
+                raise Ambiguous(f"not known yet whether it was written: {', '.join(left)}")
+
+    def _block(self, lane: _Lane, changes: Sequence[Change], also: Iterable[str]) -> None:
         lane.pending = tuple(changes)
         for change in changes:
             self._blocked[change.key] = lane
+        for key in also:
+            self._blocked[key] = lane
 
     async def _settle_lane(self, lane: _Lane) -> None:
         if lane.version is None:

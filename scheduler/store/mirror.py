@@ -17,7 +17,8 @@ from dataclasses import dataclass
 import structlog
 
 from homeport import codec
-from scheduler.cluster import keys
+from homeport.model import Stack
+from scheduler.cluster import drafts, keys
 from scheduler.cluster.tables import Tables
 from scheduler.store.base import Batch, Compacted, Listing, Store, Unavailable
 
@@ -53,6 +54,8 @@ class Mirror:
         # What we are committing now: a watch may be faster than the commit's answer.
         self._flying: dict[tuple[str, bytes], keys.Stored] = {}
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
+        # Stacks whose record came and names a draft: its heads count as written from then on.
+        self._drafted: dict[str, None] = {}
 
     async def start(self) -> None:
         """Read everything at one revision. Raises StoreError."""
@@ -101,6 +104,7 @@ class Mirror:
             if value is None:
                 self._deleted[key] = revision
             self._take(key, value, revision, changes)
+        self._swing(changes)
         self.newest = max(self.newest, revision)
         self._tell(changes)
 
@@ -119,6 +123,7 @@ class Mirror:
                 self._take(change.key, None, change.version, changes)
             else:
                 self._take_bytes(change.key, change.value, change.version, change.created, changes)
+        self._swing(changes)
         self._reached(batch.revision)
         self._tell(changes)
 
@@ -130,9 +135,19 @@ class Mirror:
             listed.add(record.key)
             if record.version > self._known(record.key):
                 self._take_bytes(record.key, record.value, record.version, record.created, changes)
+        # A head that is in a draft alone is in no listing, and there all the same.
+        drafted = {
+            keys.key_of(head)
+            for stack in self.tables.stacks()
+            if stack.draft
+            for head in drafts.unwritten(self.tables, stack.name)
+        }
         for key in self.tables.stored_keys():
-            if key not in listed and self.tables.version(key) <= listing.revision:
+            if key in listed or key in drafted:
+                continue
+            if self.tables.version(key) <= listing.revision:
                 self._take(key, None, listing.revision, changes)
+        self._swing(changes)
         self._reached(listing.revision)
         self._tell(changes)
 
@@ -171,6 +186,23 @@ class Mirror:
                 changes.append(MirrorChange(key, old, None))
         else:
             changes.append(MirrorChange(key, self.tables.put(value, version, created), value))
+            if isinstance(value, Stack) and value.draft:
+                self._drafted[value.name] = None
+
+    def _swing(self, changes: list[MirrorChange]) -> None:
+        """Take in the heads of drafts that have become those of their stacks, all at once.
+
+        They keep the versions of the records that they stand before: what writes them out
+        compares with those.
+        """
+        for stack in self._drafted:
+            for head in list(drafts.unwritten(self.tables, stack)):
+                key = keys.key_of(head)
+                old = self.tables.value(key)
+                if old != head:
+                    version = self.tables.version(key)
+                    changes.append(MirrorChange(key, self.tables.put(head, version), head))
+        self._drafted.clear()
 
     def _reached(self, revision: int) -> None:
         self.revision = max(self.revision, revision)
