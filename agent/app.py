@@ -22,6 +22,7 @@ from agent import inventory as machine, joining, systemd
 from agent.bulk import BulkDesk
 from agent.config import Config, ConfigError, default_state_dir, is_loopback, split_address
 from agent.grpc_transport import GrpcTransport
+from agent.guarding import Guarding, GuardProcesses, open_page
 from agent.http import HttpServer, Page
 from agent.images import Images
 from agent.journal import Journal
@@ -152,6 +153,11 @@ class Agent:
         medium = JournalFile(self._state.path / "journal")
         journal = _open_journal(medium, SecretFiles(self._secrets_dir() / "journal"))
         reporter, lease = Reporter(), Lease()
+        page = open_page(self._secrets_dir(), identity.node_id)
+        guarding = Guarding(
+            page, GuardProcesses(page), self._clock, unfenced=lambda: observer.inventory.unfenced
+        )
+        guarding.keep_lease(lease)
         images = Images(
             runtime,
             self._state.path / "images",
@@ -169,6 +175,7 @@ class Agent:
             ensure_image=images.ensure,
             starts_in_flight=self._config.starts_in_flight,
             boot_id=self._boot_id,
+            guarding=guarding,
         )
         observer = Observer(
             runtime=runtime,
@@ -212,6 +219,7 @@ class Agent:
                 background.create_task(worker.run(), name="worker")
                 background.create_task(observer.run(), name="observer")
                 background.create_task(sessions.run(), name="sessions")
+                background.create_task(guarding.run(), name="guard")
         finally:
             with contextlib.suppress(OSError):
                 await journal.flush()
@@ -351,7 +359,8 @@ async def _look(runtime: Runtime, linux: machine.Machine) -> Inventory:
         async with asyncio.timeout(PROBE_SECONDS):
             facts = await runtime.facts()
     except (RuntimeFailure, TimeoutError):
-        facts = EngineFacts()  # it is told when the engine answers
+        # The rest is told when the engine answers.
+        facts = EngineFacts(unfenced="the engine has not answered yet")
     return linux.inventory(facts)
 
 

@@ -125,6 +125,7 @@ class Connection:
         self._link = link
         self._stream: Stream = link.session()
         self._id = identifier(holder.randomness)
+        self._opened_seconds = holder.clock.boottime()
         self._sending = asyncio.Lock()
 
     async def run(self) -> None:
@@ -201,6 +202,8 @@ class Connection:
         self._holder.learn(tuple(answer.schedulers), "")
         if answer.resend_report:
             self._desk.reporter.ask_complete()
+        if self._desk.lease.lacks_word(self._opened_seconds):
+            raise Ended("this node was silent for longer than its lease; asks what is wanted now")
 
     async def _read(self, background: asyncio.TaskGroup) -> None:
         async for message in self._stream:
@@ -229,6 +232,8 @@ class Connection:
             verdict = await self._desk.obey(orders)
         except OSError as error:
             raise Ended(f"orders cannot be journalled: {error}", retry_seconds=5.0) from error
+        if verdict is Verdict.OBEY and orders.is_complete:
+            self._desk.lease.hear(self._opened_seconds)
         match verdict:
             case Verdict.OBEY | Verdict.REPEAT:
                 ack = dispatcher_pb2.OrderAck(wanted_hash=self._desk.wanted_hash())

@@ -116,6 +116,7 @@ class LinuxMachine:
             cgroup_version=facts.cgroup_version,
             labels=pairs(self._labels),
             metrics_address=self._metrics_address,
+            unfenced=facts.unfenced,
         )
 
     def load(self, data_root: str, /) -> Load:

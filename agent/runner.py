@@ -15,8 +15,9 @@ from dataclasses import dataclass, replace
 import structlog
 
 from agent import steps
+from agent.guarding import Guarding, Unguarded
 from agent.journal import Journal
-from agent.lease import Lease
+from agent.lease import Lease, needs_lease
 from agent.runtime.base import (
     Gone,
     Phase,
@@ -60,6 +61,8 @@ class Means:
     randomness: Randomness
     journal: Journal
     lease: Lease
+    guarding: Guarding | Unguarded
+    hold: Callable[[TaskId], str]  # why a task may not be started yet; empty: it may
     starts: asyncio.Semaphore  # creates and starts in flight
     publish: Callable[[TaskStatus], None]
     tell: Callable[[Event], None]
@@ -112,6 +115,24 @@ class Runner:
         """What the scheduler is to know of it."""
         status = steps.status_of(self.task, self.record, self.seen)
         return replace(status, message=self._doing) if self._doing else status
+
+    @property
+    def needs_lease(self) -> bool:
+        """Whether it may only run while the node has a lease."""
+        return self._work is not None and needs_lease(self._work.assignment)
+
+    def reconsider(self) -> None:
+        """What it waits for may have come: decide anew."""
+        self._wake.set()
+
+    def protect(self) -> None:
+        """Leave word for the guard which processes need the lease."""
+        means = self._means
+        if not self.needs_lease or (self._desired is Desired.REMOVED and self.seen is None):
+            means.guarding.release(self.task)
+        else:
+            marks = means.runtime.marks(self.seen) if self.seen is not None else ()
+            means.guarding.protect(self.task, marks)
 
     def order(self, work: Work | None, desired: Desired) -> None:
         """What is wanted from now on. A preparation that is no longer wanted ends at once."""
@@ -228,18 +249,28 @@ class Runner:
             self._late_look_until_ms = now_ms + int(LATE_LOOK_MAX_SECONDS * 1000)
 
     async def _stop(self) -> None:
-        grace = GRACE_SECONDS
-        if self._work is not None:
-            grace = self._work.generation.spec.container.stop_grace_ms / 1000
+        grace = self._grace_seconds()
+        if self.needs_lease and self.record.ending == steps.LEASE_ENDED:
+            left = self._means.lease.until_seconds - self._means.clock.boottime()
+            grace = max(0.0, min(grace, left))
         self.seen = await self._means.runtime.stop(self.task, grace)
         if self.is_alive:
             raise Unavailable("it does not die, not even when killed; looks again")
 
+    def _grace_seconds(self) -> float:
+        if self._work is None:
+            return GRACE_SECONDS
+        return self._work.generation.spec.container.stop_grace_ms / 1000
+
     async def _wait(self, until_ms: int) -> None:
         until = [each for each in (until_ms, self._late_look_ms) if each]
         now_ms = self._now().boot_ms
-        if not self._wish().may_start:
+        wish = self._wish()
+        if not wish.may_start:
             until.append(now_ms + int(LEASE_LOOK_SECONDS * 1000))
+        if self.is_alive and self.needs_lease and wish.may_run:
+            stop = self._means.lease.stop_begins(self._grace_seconds())
+            until.append(int(stop * 1000) + 1)
         delay = max(0, min(until) - now_ms) / 1000 if until else None
         try:
             async with asyncio.timeout(delay):
@@ -287,6 +318,7 @@ class Runner:
     # ---------------------------------------------------------------- what came of it
 
     def _decide(self) -> steps.Decision:
+        self.protect()
         decision = steps.next_step(
             self._wish(), self.seen, self.record, self._now(), self._random()
         )
@@ -334,14 +366,25 @@ class Runner:
     def _wish(self) -> steps.Wish:
         if self._work is None:
             return steps.Wish(desired=self._desired, restart=RestartPolicy())
-        assignment, spec = self._work.assignment, self._work.generation.spec
-        needs_lease = assignment.exclusive and not assignment.pinned
+        spec = self._work.generation.spec
+        may_run, waits_for = True, self._means.hold(self.task)
+        if self.needs_lease:
+            may_run, waits_for = self._may_run(), waits_for or self._means.guarding.objection
+            if not may_run and not waits_for:
+                waits_for = "waits for this node's lease: the task is exclusive"
         return steps.Wish(
             desired=self._desired,
             restart=spec.restart,
             is_job=spec.mode.is_job,
-            may_start=not needs_lease or self._means.lease.is_live(self._means.clock.boottime()),
+            may_start=not waits_for,
+            waits_for=waits_for,
+            may_run=may_run,
         )
+
+    def _may_run(self) -> bool:
+        means = self._means
+        now = means.clock.boottime()
+        return now < means.lease.stop_begins(self._grace_seconds()) and not means.guarding.is_missed
 
     def _now(self) -> steps.Now:
         clock = self._means.clock

@@ -27,6 +27,8 @@ GOOD_RUN_MS = 600_000
 """A start counts as good after running this long, when the policy names no window."""
 TRIES = 3
 """How often a node may refuse a spec before the task is REJECTED."""
+LEASE_ENDED = "stopped: this node's lease ended, and the task may be moved"
+"""The ending of an exclusive movable task that nobody may count as a failure."""
 HIDDEN_ATTEMPTS = 4
 """How many attempts a power cut may have taken from the journal, which is synced every 5 s."""
 
@@ -82,7 +84,9 @@ class Wish:
     desired: Desired
     restart: RestartPolicy
     is_job: bool = False
-    may_start: bool = True  # False: exclusive, and the node has no live lease
+    may_start: bool = True
+    waits_for: str = ""  # what it may not be started without
+    may_run: bool = True  # False: it needs a lease, and that is about to end
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +112,7 @@ def next_step(wish: Wish, seen: Seen | None, record: Record, now: Now, jitter: f
         case Phase.CREATED:
             return _start_when_due(wish, record, now)
         case Phase.RUNNING | Phase.PAUSED:
-            return _while_alive(seen, record, now)
+            return _while_alive(wish, seen, record, now)
         case Phase.EXITED:
             return _after_exit(wish, seen, record, now, jitter)
 
@@ -198,7 +202,7 @@ def _without_container(wish: Wish, record: Record, now: Now, jitter: float) -> D
     if not record.prepared:
         return Decision(step=Step.PREPARE, record=_reach(record, S.PREPARING, now))
     if not wish.may_start:
-        return _wait_for_lease(record, now)
+        return _wait_to_start(wish, record, now)
     return Decision(step=Step.CREATE, record=_reach(record, S.STARTING, now))
 
 
@@ -208,18 +212,18 @@ def _start_when_due(wish: Wish, record: Record, now: Now) -> Decision:
     if record.state in (S.BACKOFF, S.RUNNING):
         record = _next_attempt(record)
     if not wish.may_start:
-        return _wait_for_lease(record, now)
+        return _wait_to_start(wish, record, now)
     return Decision(step=Step.START, record=_reach(record, S.STARTING, now))
 
 
-def _wait_for_lease(record: Record, now: Now) -> Decision:
-    waiting = replace(
-        _reach(record, S.READY, now), message="waits for this node's lease: the task is exclusive"
-    )
+def _wait_to_start(wish: Wish, record: Record, now: Now) -> Decision:
+    waiting = replace(_reach(record, S.READY, now), message=wish.waits_for)
     return Decision(step=Step.WAIT, record=waiting)
 
 
-def _while_alive(seen: Seen, record: Record, now: Now) -> Decision:
+def _while_alive(wish: Wish, seen: Seen, record: Record, now: Now) -> Decision:
+    if not wish.may_run and record.ending != LEASE_ENDED:
+        record = replace(record, ending=LEASE_ENDED)
     if record.ending:
         return Decision(step=Step.STOP, record=record)
     is_other_start = (
@@ -243,11 +247,29 @@ def _while_alive(seen: Seen, record: Record, now: Now) -> Decision:
 def _after_exit(wish: Wish, seen: Seen, record: Record, now: Now, jitter: float) -> Decision:
     is_counted = _end_of(seen) == record.end_counted and not record.started
     if record.state is not S.BACKOFF and not is_counted:
+        if is_leases_doing(wish, seen, record):
+            return _start_when_due(wish, _lapsed(record, seen, now), now)
         record = replace(record, end_counted=_end_of(seen))
         record = _count_end(wish, record, seen, _ending(seen, record), now, jitter)
         if record.state in TERMINAL:
             return Decision(step=Step.WAIT, record=record)
     return _start_when_due(wish, record, now)
+
+
+def is_leases_doing(wish: Wish, seen: Seen, record: Record) -> bool:
+    """Whether it ended for want of a lease: by our own stop, or by the guard meanwhile."""
+    return record.ending == LEASE_ENDED or (not wish.may_run and not _is_done(wish, seen.exit_code))
+
+
+def _lapsed(record: Record, seen: Seen, now: Now) -> Record:
+    """As after a reboot: the next attempt is nobody's failure."""
+    return replace(
+        _next_attempt(record),
+        exit_code=seen.exit_code,
+        message=LEASE_ENDED,
+        changed_wall_ms=now.wall_ms,
+        end_counted=_end_of(seen),
+    )
 
 
 def _count_end(

@@ -17,8 +17,9 @@ from dataclasses import replace
 import structlog
 
 from agent import orders as rules, steps
+from agent.guarding import Guarding, Unguarded
 from agent.journal import Journal
-from agent.lease import Lease
+from agent.lease import Lease, needs_lease
 from agent.orders import Orders, Settled, Verdict
 from agent.reporter import Reporter
 from agent.runner import Means, Runner
@@ -63,7 +64,9 @@ class Worker:
         ensure_image: Callable[[str, Progress], Awaitable[None]],
         starts_in_flight: int,
         boot_id: str,
+        guarding: Guarding | Unguarded | None = None,
     ) -> None:
+        """`guarding` None: whoever holds this sees to the lease's end by itself."""
         self.runners: dict[TaskId, Runner] = {}
         self.unknown: dict[TaskId, Seen] = {}
         """Containers of ours that nobody told us of."""
@@ -79,6 +82,8 @@ class Worker:
             randomness=randomness,
             journal=journal,
             lease=lease,
+            guarding=guarding or Unguarded(),
+            hold=self._hold,
             starts=asyncio.Semaphore(starts_in_flight),
             publish=self._publish,
             tell=reporter.tell,
@@ -92,6 +97,9 @@ class Worker:
         """Whether what runs here has been listed."""
         self._wanted_hash: bytes | None = None
         reporter.on_removed = self._forget
+        lease.on_begin = self._reconsider_exclusive
+        if isinstance(guarding, Guarding):
+            guarding.on_change = self._guard_changed
 
     @property
     def wanted_hash(self) -> bytes:
@@ -122,8 +130,11 @@ class Worker:
 
     @property
     def conditions(self) -> tuple[Condition, ...]:
-        """Whether stops are held."""
-        return rules.conditions(self._journal.wanted, self._journal.leaving)
+        """Whether stops are held, and whether exclusive tasks can be kept from running twice."""
+        return (
+            *rules.conditions(self._journal.wanted, self._journal.leaving),
+            *self._means.guarding.conditions,
+        )
 
     def _unlisted(self) -> frozenset[TaskId]:
         wanted = self._journal.wanted.items()
@@ -148,6 +159,7 @@ class Worker:
         tasks = list(dict.fromkeys([*journal.wanted, *journal.leaving]))
         for task in sorted(tasks, key=lambda task: (task not in seen, -self._priority(task))):
             self._take_on(task, seen.pop(task, None), was_rebooted=was_rebooted)
+        self._means.guarding.settle()
         journal.booted(self._boot_id)
         self.unknown = seen
         self.is_adopted = True
@@ -181,6 +193,7 @@ class Worker:
             record = replace(record, prepared=False)
         runner = Runner(self._means, task, work=work, desired=desired, record=record, seen=seen)
         self.runners[task] = runner
+        runner.protect()
         assert self._background is not None  # tasks are taken on after `run` began
         self._background.create_task(self._keep(runner), name=task)
 
@@ -190,10 +203,28 @@ class Worker:
         if cleaning := self._cleaning.get(stack):
             await cleaning.wait()
         await runner.run()
+        self._means.guarding.release(runner.task)
         if self.runners.get(runner.task) is runner:
             del self.runners[runner.task]
         if stack and not self._is_used(stack) and stack not in self._cleaning:
             await self._clean(stack)
+
+    def _hold(self, task: TaskId) -> str:
+        """Why a task may not be started yet; empty: it may."""
+        want = self._journal.wanted.get(task)
+        if want is not None and not want.is_listed and needs_lease(want.assignment):
+            # It may have been moved by whoever keeps the store now.
+            return "waits for a scheduler's word: its orders leave out this exclusive task"
+        return ""
+
+    def _reconsider_exclusive(self) -> None:
+        for runner in self.runners.values():
+            if runner.needs_lease:
+                runner.reconsider()
+
+    def _guard_changed(self) -> None:
+        self._reconsider_exclusive()
+        self.on_change()
 
     def _is_used(self, stack: str) -> bool:
         return any(

@@ -38,6 +38,9 @@ LABEL_STACK = LABEL_PREFIX + "stack"
 LABEL_SERVICE = LABEL_PREFIX + "service"
 LABEL_GENERATION = LABEL_PREFIX + "generation"
 LABEL_SPEC_HASH = LABEL_PREFIX + "spec-hash"
+LABEL_FENCE_TOKEN = LABEL_PREFIX + "fence-token"
+FENCE_TOKEN = "HOMEPORT_FENCE_TOKEN"  # noqa: S105 - the name of a variable, and nothing secret
+"""Of two copies of a slot the later one has the higher token; storage can refuse the lower."""
 
 
 class RuntimeFailure(Exception):
@@ -79,6 +82,16 @@ class Work:
     def task(self) -> TaskId:
         """The task that this is for."""
         return self.assignment.task
+
+    @property
+    def env(self) -> Pairs:
+        """The environment of its program: the spec's, and the fence token of this very task.
+
+        The token is no part of the spec, so that another one changes no container.
+        """
+        spec = self.generation.spec.container.env
+        mine = tuple(pair for pair in spec if pair[0] != FENCE_TOKEN)
+        return (*mine, (FENCE_TOKEN, str(self.assignment.fence_token)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,6 +167,8 @@ class EngineFacts:
     oci_runtimes: tuple[str, ...] = ()
     data_root: str = ""  # whose disk fills up
     cgroup_version: int = 0
+    unfenced: str = ""
+    """Why the processes of its containers cannot be guarded; empty: they can."""
     capacity: Resources = field(default_factory=Resources)
 
 
@@ -268,6 +283,10 @@ class Runtime(Protocol):
 
     async def sample(self, task: TaskId) -> Sample | None:
         """Its counters now; None when it does not run."""
+        ...
+
+    def marks(self, seen: Seen) -> tuple[str, ...]:
+        """How the guard knows the processes of this container, dead or alive (`agent.guard`)."""
         ...
 
     async def has_image(self, image_id: str) -> bool:

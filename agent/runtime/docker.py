@@ -107,6 +107,10 @@ class DockerRuntime:
         """Its counters now; None when it does not run, or in a world whose /proc we lack."""
         return await self._containers.sample(task)
 
+    def marks(self, seen: Seen) -> tuple[str, ...]:
+        """Engines put a container's id into the path of its control group."""
+        return (f"c {seen.container_id}",)
+
     # ------------------------------------------------------------------ making
 
     async def prepare(self, work: Work, progress: Progress) -> None:

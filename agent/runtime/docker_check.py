@@ -10,8 +10,10 @@ succeeds: a container that is made and removed, never started.
 from __future__ import annotations
 
 import json
+import os
 from typing import Any
 
+from agent.runtime import cgroups
 from agent.runtime.base import LABEL_CLUSTER, EngineFacts, RuntimeFailure
 from agent.runtime.docker_engine import Client, Engine
 from agent.runtime.labels import LABEL_PROBE
@@ -48,6 +50,7 @@ class EngineCheck:
             oci_runtimes=tuple(sorted(info.get("Runtimes") or ())),
             data_root=info.get("DockerRootDir", ""),
             cgroup_version=int(info.get("CgroupVersion") or 1),
+            unfenced=_unfenced(sees_processes=self._engine.sees_processes),
             capacity=Resources(
                 cpu_millis=info.get("NCPU", 0) * 1000, memory_bytes=info.get("MemTotal", 0)
             ),
@@ -97,3 +100,17 @@ class EngineCheck:
             client.ask("DELETE", f"/containers/{made['Id']}")
 
         await self._engine.call("make a container on trial", request, seconds=CHECK_SECONDS)
+
+
+def _unfenced(*, sees_processes: bool) -> str:
+    """Why the guard could not end this engine's containers; empty: it could."""
+    if not sees_processes:
+        return (
+            "the agent does not see the processes of its engine: run it on the machine itself, or"
+            " in a container with `pid: host`"
+        )
+    if not cgroups.mounted():
+        return "the control groups are not there: mount /sys/fs/cgroup into the agent's container"
+    if os.geteuid() != 0:
+        return "only an agent that runs as root can end the processes of containers"
+    return ""

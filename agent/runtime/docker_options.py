@@ -64,7 +64,7 @@ def creation(
         "Image": spec.image_id or spec.image,
         "Cmd": _argv(spec.command),
         "Entrypoint": _argv(spec.entrypoint),
-        "Env": [f"{key}={value}" for key, value in spec.env],
+        "Env": [f"{key}={value}" for key, value in work.env],
         "Labels": {
             WATCHTOWER: "false",
             **dict(spec.labels),

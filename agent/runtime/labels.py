@@ -15,6 +15,7 @@ from dataclasses import asdict
 
 from agent.runtime.base import (
     LABEL_CLUSTER,
+    LABEL_FENCE_TOKEN,
     LABEL_GENERATION,
     LABEL_NODE,
     LABEL_PREFIX,
@@ -63,6 +64,7 @@ def container_labels(cluster: str, work: Work, node: str = "") -> dict[str, str]
         LABEL_SERVICE: work.assignment.service_name,
         LABEL_GENERATION: str(work.assignment.generation),
         LABEL_SPEC_HASH: spec_hash(container),
+        LABEL_FENCE_TOKEN: str(work.assignment.fence_token),
     }
     if container.post_start:
         labels[LABEL_POST_START] = dump_hooks(container.post_start)

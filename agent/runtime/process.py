@@ -214,8 +214,7 @@ class ProcessRuntime:
     def _begin(self, place: Path, task: dict[str, Any]) -> dict[str, Any]:
         """Start the keeper, which starts the program. Blocks."""
         self._events.make()
-        tag = hashlib.sha256(os.fsencode(self._folder)).hexdigest()[:8]
-        task["cgroups"] = process_cgroups.make(f"{tag}-{place.name}", task["limits"])
+        task["cgroups"] = process_cgroups.make(self._cgroup(place), task["limits"])
         if any(task["limits"].values()) and not task["cgroups"]:
             log.warning("limits are not kept: no cgroup could be made", task=task["task"])
         task["oom_kills"] = _oom_kills(task["cgroups"])
@@ -374,6 +373,15 @@ class ProcessRuntime:
         if not interactive and not tty:
             await terminal.close_input()
         return terminal
+
+    def marks(self, seen: Seen) -> tuple[str, ...]:
+        """Its cgroup, and for where it could have none the process group that its keeper names."""
+        place = self._files.place(seen.task)
+        return (f"p {self._cgroup(place)}", f"r {(place / 'run.json').absolute()}")
+
+    def _cgroup(self, place: Path) -> str:
+        tag = hashlib.sha256(os.fsencode(self._folder)).hexdigest()[:8]
+        return f"{tag}-{place.name}"
 
     async def has_image(self, image_id: str) -> bool:  # noqa: ARG002 - the Protocol's
         """There are no images here."""

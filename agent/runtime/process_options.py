@@ -124,7 +124,7 @@ def plan(
     if venv:
         env["PATH"] = f"{venv}/bin:{env.get('PATH', '')}"
         env["VIRTUAL_ENV"] = venv
-    env.update(spec.env)
+    env.update(work.env)
     return {
         "cluster": cluster,
         "node": node,

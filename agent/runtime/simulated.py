@@ -232,6 +232,10 @@ class SimulatedRuntime:
             pids=1,
         )
 
+    def marks(self, seen: Seen) -> tuple[str, ...]:
+        """Its id, as of a container."""
+        return (f"c {seen.container_id}",)
+
     async def has_image(self, image_id: str) -> bool:
         """Whether the engine has the image of this id."""
         await self._enter()

@@ -7,6 +7,7 @@ import random
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from agent.guarding import Guarding
 from agent.journal import Journal, MemorySecrets
 from agent.keylog import MemoryMedium
 from agent.lease import Lease
@@ -29,6 +30,7 @@ from homeport.model import (
     task_id,
 )
 from homeport.spec import ContainerSpec, Driver, RestartPolicy, ServiceSpec, pairs
+from tests.loops.agent.guards import LoopGuards, MemoryBoard
 
 CLUSTER = "c1"
 WALL_MS = 1_800_000_000_000
@@ -69,12 +71,16 @@ class Rig:
     def __post_init__(self) -> None:
         self.engine = SimulatedEngine(self.clock)
         self.runtime = SimulatedRuntime(self.engine, CLUSTER)
+        self.board = MemoryBoard()
+        self.guards = LoopGuards(self.board, self.engine, self.clock)
         self._running: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         self.journal = Journal(self.medium, self.secrets)
         self.reporter = Reporter()
         self.lease = Lease()
+        self.guarding = Guarding(self.board, self.guards, self.clock)
+        self.guarding.keep_lease(self.lease)
         self._listen()
         self.worker = Worker(
             runtime=self.runtime,
@@ -87,6 +93,7 @@ class Rig:
             ensure_image=self._ensure_image,
             starts_in_flight=self.starts_in_flight,
             boot_id=self.boot_id,
+            guarding=self.guarding,
         )
         self._running = asyncio.create_task(self._run())
         await settle()
@@ -100,6 +107,7 @@ class Rig:
         async with asyncio.TaskGroup() as background:
             background.create_task(self.worker.run())
             background.create_task(self.journal.run())
+            background.create_task(self.guarding.run())
 
     async def crash(self) -> None:
         if self._running is not None:
@@ -112,6 +120,9 @@ class Rig:
         self.medium.cut_power()
         self.secrets.data.clear()
         self.engine.reboot()
+        for each in self.guards.alive:
+            each.kill()
+        self.board.marks, self.board.lease_until_ns = (), 0
         self.boot_id += "+"
 
     async def obey(self, orders: Orders) -> Verdict:
@@ -141,6 +152,18 @@ class Rig:
             tombstones=tuple(Tombstone(task=task, cause=cause) for task in tasks),
         )
         assert await self.obey(orders) is Verdict.OBEY
+
+    def grant(self, *, seconds: float = 15) -> None:
+        """A scheduler has said all that is wanted, and answered a heartbeat sent now."""
+        now = self.clock.boottime()
+        self.lease.hear(now)
+        self.lease.renew(sent_seconds=now, lease_seconds=seconds)
+
+    async def beat(self, *, seconds: float) -> None:
+        """Have the lease renewed every second for so long."""
+        for _ in range(round(seconds)):
+            self.grant()
+            await asyncio.sleep(1)
 
     def state(self, task: TaskId) -> tuple[int, TaskState]:
         status = self.reporter.statuses[task]
@@ -180,6 +203,7 @@ def work(
     desired: Desired = Desired.RUNNING,
     generation: int = 1,
     exclusive: bool = False,
+    pinned: bool = False,
     priority: int = 0,
     container: ContainerSpec | None = None,
     **script: object,
@@ -201,6 +225,7 @@ def work(
         generation=generation,
         desired=desired,
         exclusive=exclusive,
+        pinned=pinned,
     )
     return assignment, ServiceGeneration(
         service=ServiceId(service), generation=generation, spec=spec

@@ -158,7 +158,7 @@ async def test_what_was_not_heard_is_told_to_the_next_scheduler() -> None:
 
 
 async def test_heartbeats_come_every_second_and_keep_the_lease_from_their_sending() -> None:
-    scheduler = FakeScheduler()
+    scheduler = FakeScheduler(greeting=[assignments()])
     async with connected(a=scheduler) as (agent, _):
         await asyncio.sleep(10)
         assert len(scheduler.heartbeats) == 11

@@ -404,7 +404,7 @@ async def test_an_exclusive_task_waits_for_the_lease(rig: Rig) -> None:
     await rig.apply(work(exclusive=True))
     await asyncio.sleep(30)
     assert rig.state(WEB) == (1, S.READY)
-    rig.lease.renew(sent_seconds=rig.clock.boottime(), lease_seconds=15)
+    rig.grant()
     await asyncio.sleep(1.1)
     assert rig.state(WEB) == (1, S.RUNNING)
 

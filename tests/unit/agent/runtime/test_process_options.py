@@ -71,7 +71,14 @@ def planned(**spec: object) -> dict[str, object]:
 
 def test_the_environment_is_the_spec_s_with_little_of_the_agent_s() -> None:
     env = planned(env=(("LANG", "de"), ("A", "1")))["env"]
-    assert env == {"PATH": "/bin", "LANG": "de", "A": "1", "HOME": "/home/me", "USER": "me"}
+    assert env == {
+        "PATH": "/bin",
+        "LANG": "de",
+        "A": "1",
+        "HOME": "/home/me",
+        "USER": "me",
+        "HOMEPORT_FENCE_TOKEN": "0",
+    }
 
 
 def test_entrypoint_and_command_are_one_line() -> None:
