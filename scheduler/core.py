@@ -28,7 +28,14 @@ from scheduler.dispatch.lanes import Lanes
 from scheduler.election import Election, Leadership
 from scheduler.roster import Roster
 from scheduler.store.authority import Authority
-from scheduler.store.base import Ambiguous, Conflict, Damaged, Store, Unavailable
+from scheduler.store.base import (
+    Ambiguous,
+    Conflict,
+    Damaged,
+    Store,
+    StoreError,
+    Unavailable,
+)
 from scheduler.store.commit import Committer
 from scheduler.store.images import Images
 from scheduler.store.mirror import Mirror
@@ -122,8 +129,14 @@ class Core:
             await self.election.leader_changed()
 
     async def _lead(self, leadership: Leadership) -> None:
-        # Everything that earlier leaders wrote is older than our key.
-        await self.mirror.wait_for(leadership.epoch)
+        # Everything that earlier leaders wrote is older than our key. Whoever decides does not rest
+        # on a watch alone: one that lost an event says nothing of it.
+        try:
+            await self.mirror.read_anew(leadership.epoch)
+        except StoreError as error:
+            log.warning("cannot begin to lead", why=str(error))
+            await asyncio.sleep(RETRY_SECONDS)
+            return
         committer = Committer(self._store, self.mirror, writer=self._writer)
         try:
             await self._ensure_cluster(committer, leadership)

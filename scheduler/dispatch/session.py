@@ -86,6 +86,7 @@ class Session:
         self._is_briefed = False
         self._odd: dict[str, bytes] = {}
         self._running_hash: bytes | None = None  # of `heard`; None: it has changed
+        self._last_report = 0  # the number of the last report that was taken in
 
     # ------------------------------------------------------------ what others tell it
 
@@ -249,6 +250,9 @@ class Session:
     # ------------------------------------------------------------ taking in
 
     async def _report(self, report: dispatcher_pb2.Report) -> None:
+        if report.sequence <= self._last_report:
+            return  # something on the way repeats what has been heard; newer things count
+        self._last_report = report.sequence
         authority = self._authority
         observed, dirt = authority.observed, authority.dirt
         statuses = self._readable(report.statuses, TaskStatus)

@@ -14,8 +14,13 @@ that they changed. That is enough, because the fence lets only one process write
 from __future__ import annotations
 
 import asyncio
+<<<<<<< Updated upstream
 from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
+=======
+from collections.abc import Sequence
+from contextlib import suppress
+>>>>>>> Stashed changes
 from dataclasses import dataclass
 
 import structlog
@@ -38,6 +43,8 @@ from scheduler.store.mirror import Mirror
 
 BATCH_MAX = 120
 IN_FLIGHT_MAX = 4
+DOUBTED_MAX = 8
+"""Conflicting keys that are read at once."""
 _RESERVED = 2  # the write id and the fence
 
 log = structlog.get_logger(__name__)
@@ -164,6 +171,10 @@ class Committer:
             # The store may still be writing: the same as no answer.
             self._block(lane, changes, also)
             raise
+        except Conflict as conflict:
+            self._free.append(lane)
+            await self._look_again(conflict)
+            raise
         except BaseException:
             self._free.append(lane)
             raise
@@ -237,6 +248,12 @@ class Committer:
         return not self._blocked
 
     # ------------------------------------------------------------ inside
+
+    async def _look_again(self, conflict: Conflict) -> None:
+        """Have the mirror read what is not as it has it. More keys are tried singly, later."""
+        if len(conflict.keys) <= DOUBTED_MAX:
+            with suppress(StoreError):
+                await self._mirror.look_again(conflict.keys)
 
     def _new_lane(self) -> _Lane:
         self._lanes_made += 1

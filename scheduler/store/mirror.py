@@ -85,6 +85,38 @@ class Mirror:
         self._waiters.append((revision, waiter))
         await waiter
 
+    async def read_anew(self, revision: int) -> None:
+        """Take in all that was written up to `revision`, whatever the watch has told.
+
+        Raises StoreError.
+        """
+        while True:
+            listing = await self._store.list("")
+            if listing.revision >= revision:
+                self._relist(listing)
+                return
+            log.warning("the store answers from the past; reading again", at=listing.revision)
+            await asyncio.sleep(_RETRY_SECONDS)
+
+    async def look_again(self, doubted: Iterable[str]) -> None:
+        """Read these keys: the store says that they are not as they are here.
+
+        Most often the watch is about to tell. It may also have lost what it had to tell, and
+        then nothing else would ever mend it. Raises StoreError.
+        """
+        changes: list[MirrorChange] = []
+        for key in doubted:
+            listing = await self._store.list(key)
+            record = next((each for each in listing.records if each.key == key), None)
+            if record is not None:
+                if record.version > self._known(key):
+                    self._take_bytes(key, record.value, record.version, record.created, changes)
+                    self.newest = max(self.newest, record.version)
+            elif 0 < self.tables.version(key) <= listing.revision:
+                self._deleted[key] = listing.revision
+                self._take(key, None, listing.revision, changes)
+        self._tell(changes)
+
     @contextmanager
     def flying(self, values: Mapping[tuple[str, bytes], keys.Stored]) -> Iterator[None]:
         """While these (key, bytes) are being committed: what they are need not be decoded."""

@@ -275,6 +275,20 @@ async def test_a_status_never_goes_backwards(leader):
         assert leader.observed.status(f"{WEB}/1/1").attempt == 3
 
 
+async def test_a_report_that_is_repeated_on_the_way_takes_nothing_back(leader):
+    joined = await leader.join()
+    await leader.service(1, 2, node=joined.node_id)
+    async with session(leader, joined) as (lane, _):
+        lane.say(report(1, status(1), complete=True))
+        await lane.hear("report_ack")
+        lane.say(report(2, status(2)))
+        await lane.hear("report_ack")
+        lane.say(report(1, status(1), complete=True))
+        lane.say(report(3))
+        assert (await lane.hear("report_ack")).sequence == 3
+        assert leader.observed.status(f"{WEB}/2/1") is not None
+
+
 async def test_what_a_complete_report_leaves_out_is_not_there(leader):
     joined = await leader.join()
     await leader.service(1, 2, node=joined.node_id)

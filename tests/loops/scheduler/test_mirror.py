@@ -255,3 +255,33 @@ async def test_a_commit_without_an_answer_blocks_its_objects_until_its_fate_is_k
     if not expected:
         await committer.commit([Put(A, ABSENT, "joins")])
     assert mirror.tables.nodes() == [A, B]
+
+
+async def test_an_event_that_a_watch_has_lost_is_found_by_the_conflict_that_it_leads_to():
+    store, mirror, committer = await started()
+    version = await committer.commit([Put(A, ABSENT, "joins")])
+    await store.commit([write(node("a", 9)), Write(keys.key_of(B), b"")])  # nobody is told
+    with pytest.raises(Conflict):
+        await committer.commit([Put(node("a", 2), version, "changes")])
+    assert mirror.tables.nodes() == [node("a", 9)]
+    await store.commit([Write(keys.key_of(A), None)])
+    with pytest.raises(Conflict):
+        await committer.commit([Put(A, mirror.tables.version(keys.key_of(A)), "changes")])
+    assert mirror.tables.nodes() == []
+
+
+async def test_who_reads_anew_knows_what_a_watch_has_lost_and_waits_for_a_store_of_today():
+    store = MemoryStore(LoopClock())
+    mirror = Mirror(store)
+    await mirror.start()
+    stale = await store.list("")
+    revision = await store.commit([write(A)])
+    answers = [stale, await store.list("")]
+
+    async def answer(prefix):
+        return answers.pop(0)
+
+    mirror._store.list = answer
+    await mirror.read_anew(revision)
+    assert mirror.tables.nodes() == [A]
+    assert not answers
