@@ -14,13 +14,8 @@ that they changed. That is enough, because the fence lets only one process write
 from __future__ import annotations
 
 import asyncio
-<<<<<<< Updated upstream
 from collections.abc import AsyncIterator, Collection, Iterable, Sequence
-from contextlib import asynccontextmanager
-=======
-from collections.abc import Sequence
-from contextlib import suppress
->>>>>>> Stashed changes
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 import structlog
