@@ -8,11 +8,13 @@
             print(task.name, task.node_name)
         homeport.scale(control_pb2.ScaleRequest(stack="hello", replicas={"web": 3}))
 
-Methods are named after the RPCs and take and give the messages of `homeport.v1`. Several
-addresses are tried in turn; a scheduler that does not lead sends its caller on to the one
-that does. Mutations carry a request id, which this client fills in, so that a retry after
-a lost answer changes nothing twice. Every failure is a `CallFailed` with the server's
-sentence.
+Methods are named after the RPCs and take and give the messages of `homeport.v1`. Any
+scheduler answers; of several addresses the next one is tried when one does not. Mutations
+carry a request id, which this client fills in, so that a retry after a lost answer changes
+nothing twice; and every call says the highest revision that this client has seen, so that no
+scheduler answers with less. Watches and logs go on, behind what was read of them, when the
+scheduler dies that told them: after a RESET in a watch, all that was told before is void.
+Every failure is a `CallFailed` with the server's sentence.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ import asyncio
 import os
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Generic, Protocol, TypeVar, overload
 
@@ -30,20 +32,36 @@ import grpc.aio
 from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2
 
+from homeport.retrying import (
+    LogPlace,
+    Place,
+    Resumption,
+    Route,
+    Tries,
+    WatchPlace,
+    is_transient,
+)
 from homeport.v1 import control_pb2
 
 DEFAULT_ADDRESS = "127.0.0.1:7070"
 ADDRESS_VARIABLE = "HOMEPORT_SCHEDULER"
 DEADLINE_SECONDS = 10.0
 """How long a unary call may take, all tries together."""
+PATIENCE_SECONDS = 60.0
+"""How long a watch or log looks for a scheduler to go on at."""
 
 _SERVICE = "/homeport.v1.Control/"
 _DETAILS_KEY = "grpc-status-details-bin"
+_SEEN_KEY = "x-homeport-revision"
 _CHANNEL_OPTIONS = (
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.http2.ping_timeout_ms", 5_000),  # without it a frozen peer is noticed after 65 s
     ("grpc.http2.max_pings_without_data", 0),  # no limit: a quiet stream is watched all the time
+    # Who asks knows when to try again: gRPC's own pauses grow to two minutes.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
     ("grpc.enable_http_proxy", 0),
     ("grpc.max_receive_message_length", 16 * 1024 * 1024),
 )
@@ -127,35 +145,50 @@ def _prepared(request: Any) -> Any:
     return request
 
 
-class _Route:
-    """Which address is tried next; shared by both clients."""
+OnBreak = Callable[[CallFailed, str], None]
+"""Told that a stream broke, and the address that is asked next; once for each break."""
 
-    def __init__(self, given: str | Sequence[str] | None) -> None:
-        self.addresses = addresses(given)
-        self.current = self.addresses[0]
 
-    def after(self, error: CallFailed) -> bool:
-        """Turn to the next address; False when this error says that no other would help."""
-        if error.code is not grpc.StatusCode.UNAVAILABLE:
-            return False
-        leader = error.metadata.get("leader", "")
-        if leader and leader != self.current:
-            self.current = leader
-            return True
-        known = self.addresses
-        place = known.index(self.current) if self.current in known else -1
-        self.current = known[(place + 1) % len(known)]
-        return True
+class _Common:
+    """What both clients know and decide alike."""
 
-    def unreachable(self, error: CallFailed) -> CallFailed:
+    def __init__(
+        self,
+        scheduler: str | Sequence[str] | None = None,
+        *,
+        patience_seconds: float = PATIENCE_SECONDS,
+        on_break: OnBreak | None = None,
+    ) -> None:
+        """`scheduler`: HOST:PORT, several with commas or as a list; see `addresses`."""
+        self._route = Route(addresses(scheduler))
+        self._patience_seconds = patience_seconds
+        self._on_break = on_break
+        self._seen_revision = 0
+
+    def _metadata(self) -> tuple[tuple[str, str], ...]:
+        return ((_SEEN_KEY, str(self._seen_revision)),) if self._seen_revision else ()
+
+    def _saw(self, answer: Any) -> None:
+        self._seen_revision = max(self._seen_revision, getattr(answer, "revision", 0))
+
+    def _final(self, error: CallFailed) -> CallFailed:
         """The last error of many tries, in words for people."""
-        if error.reason:
+        if error.reason or not is_transient(error):
             return error  # a scheduler answered, and said what is the matter
         return Unreachable(
-            f"cannot reach a scheduler at {', '.join(self.addresses)}: {error}",
+            f"cannot reach a scheduler at {', '.join(self._route.addresses)}: {error}",
             code=error.code,
             reason="UNREACHABLE",
         )
+
+    def _broke(self, error: CallFailed, going_on: Resumption | None) -> float:
+        """The pause before a stream goes on. Raises the error where it does not."""
+        pause = going_on.after(error, time.monotonic()) if going_on is not None else None
+        if pause is None or going_on is None:
+            raise self._final(error)
+        if self._on_break is not None and going_on.is_first:
+            self._on_break(error, self._route.current)
+        return pause
 
 
 Asked = TypeVar("Asked", bound=Message, contravariant=True)
@@ -234,12 +267,12 @@ class _Rpcs:
     )
 
 
-class Client(_Rpcs):
+class Client(_Common, _Rpcs):
     """The synchronous client; safe to use from several threads."""
 
-    def __init__(self, scheduler: str | Sequence[str] | None = None) -> None:
-        """`scheduler`: HOST:PORT, several with commas or as a list; see `addresses`."""
-        self._route = _Route(scheduler)
+    def __init__(self, scheduler: str | Sequence[str] | None = None, **more: Any) -> None:
+        """`scheduler`: HOST:PORT, several with commas or as a list; `more`: see AsyncClient."""
+        super().__init__(scheduler, **more)
         self._channels: dict[str, grpc.Channel] = {}
 
     def __enter__(self) -> Client:
@@ -289,12 +322,15 @@ class Client(_Rpcs):
             request.page_token = page.next_page_token
 
     def watch(self, request: control_pb2.WatchRequest) -> Iterator[control_pb2.WatchResponse]:
-        """Changes as they come; ends only by an error or when the generator is closed."""
-        return self._stream("Watch", control_pb2.WatchResponse, request)
+        """Changes as they come; ends only by an error or when the generator is closed.
+
+        `synced` is told again, and sometimes RESET, where it goes on at another scheduler.
+        """
+        return self._stream("Watch", control_pb2.WatchResponse, WatchPlace(request))
 
     def logs(self, request: control_pb2.LogsRequest) -> Iterator[control_pb2.LogsResponse]:
         """Output of tasks; with `follow` it goes on for ever."""
-        return self._stream("Logs", control_pb2.LogsResponse, request)
+        return self._stream("Logs", control_pb2.LogsResponse, LogPlace(request))
 
     def exec(
         self, requests: Iterator[control_pb2.ExecRequest]
@@ -314,7 +350,7 @@ class Client(_Rpcs):
         try:
             response: control_pb2.PushImageResponse = call(iter(requests), timeout=timeout_seconds)
         except grpc.RpcError as error:
-            raise self._route.unreachable(failure(error)) from None
+            raise self._final(failure(error)) from None
         return response
 
     def _channel(self) -> grpc.Channel:
@@ -329,52 +365,63 @@ class Client(_Rpcs):
         self, name: str, response: type[Response], request: Message, timeout_seconds: float
     ) -> Response:
         request = _prepared(request)
-        deadline = time.monotonic() + timeout_seconds
-        tries = 0
+        tries = Tries(self._route, time.monotonic() + timeout_seconds)
         while True:
             call = self._channel().unary_unary(
                 _SERVICE + name,
                 request_serializer=_serialize,
                 response_deserializer=response.FromString,
             )
-            left = deadline - time.monotonic()
+            limit = tries.timeout_seconds(time.monotonic())
             try:
-                answer: Response = call(request, timeout=max(0.05, left))
+                answer: Response = call(request, timeout=limit, metadata=self._metadata())
             except grpc.RpcError as error:
                 failed = failure(error)
-                tries += 1
-                pause = _pause(tries, len(self._route.addresses))
-                if not self._route.after(failed) or time.monotonic() + pause >= deadline:
-                    raise self._route.unreachable(failed) from None
-                if tries >= 2 * len(self._route.addresses) + 1 and not failed.reason:
-                    raise self._route.unreachable(failed) from None
+                pause = tries.after(failed, time.monotonic())
+                if pause is None:
+                    raise self._final(failed) from None
                 time.sleep(pause)
             else:
+                self._saw(answer)
                 return answer
 
-    def _stream(self, name: str, response: type[Response], request: Any) -> Iterator[Response]:
-        # A unary call first: it finds the leader, which a broken stream could not do quietly.
+    def _stream(self, name: str, response: type[Response], what: Any) -> Iterator[Response]:
+        # A unary call first: it finds a scheduler that answers, or says at once that none does.
         self.get_cluster(control_pb2.GetClusterRequest())
-        kind = "unary_stream" if isinstance(request, Message) else "stream_stream"
-        call = getattr(self._channel(), kind)(
-            _SERVICE + name,
-            request_serializer=_serialize,
-            response_deserializer=response.FromString,
-        )(request)
-        try:
-            yield from call
-        except grpc.RpcError as error:
-            raise failure(error) from None
-        finally:
-            call.cancel()
+        place: Place | None = what if isinstance(what, WatchPlace | LogPlace) else None
+        going_on = Resumption(self._route, self._patience_seconds) if place is not None else None
+        while True:
+            kind = "unary_stream" if place is not None else "stream_stream"
+            call = getattr(self._channel(), kind)(
+                _SERVICE + name,
+                request_serializer=_serialize,
+                response_deserializer=response.FromString,
+            )(place.request() if place is not None else what, metadata=self._metadata())
+            try:
+                for message in call:
+                    if going_on is not None:
+                        going_on.heard()
+                    if place is None or place.is_new(message):
+                        yield message
+            except grpc.RpcError as error:
+                pause = self._broke(failure(error), going_on)
+            else:
+                return
+            finally:
+                call.cancel()
+            time.sleep(pause)
 
 
-class AsyncClient(_Rpcs):
+class AsyncClient(_Common, _Rpcs):
     """The client for asyncio: unary methods are coroutines, streams asynchronous iterators."""
 
-    def __init__(self, scheduler: str | Sequence[str] | None = None) -> None:
-        """`scheduler`: HOST:PORT, several with commas or as a list; see `addresses`."""
-        self._route = _Route(scheduler)
+    def __init__(self, scheduler: str | Sequence[str] | None = None, **more: Any) -> None:
+        """`scheduler`: HOST:PORT, several with commas or as a list; see `addresses`.
+
+        `more`: `patience_seconds`, how long a watch or log looks for a scheduler to go on at,
+        and `on_break`, called with the error and the next address when one has to.
+        """
+        super().__init__(scheduler, **more)
         self._channels: dict[str, grpc.aio.Channel] = {}
 
     async def __aenter__(self) -> AsyncClient:
@@ -430,11 +477,11 @@ class AsyncClient(_Rpcs):
 
     def watch(self, request: control_pb2.WatchRequest) -> AsyncIterator[Any]:
         """Changes as they come; ends only by an error or when the iteration is left."""
-        return self._stream("Watch", control_pb2.WatchResponse, request)
+        return self._stream("Watch", control_pb2.WatchResponse, WatchPlace(request))
 
     def logs(self, request: control_pb2.LogsRequest) -> AsyncIterator[Any]:
         """Output of tasks; with `follow` it goes on for ever."""
-        return self._stream("Logs", control_pb2.LogsResponse, request)
+        return self._stream("Logs", control_pb2.LogsResponse, LogPlace(request))
 
     def _channel(self) -> grpc.aio.Channel:
         address = self._route.current
@@ -448,52 +495,53 @@ class AsyncClient(_Rpcs):
         self, name: str, response: type[Response], request: Message, timeout_seconds: float
     ) -> Response:
         request = _prepared(request)
-        deadline = time.monotonic() + timeout_seconds
-        tries = 0
+        tries = Tries(self._route, time.monotonic() + timeout_seconds)
         while True:
             call = self._channel().unary_unary(
                 _SERVICE + name,
                 request_serializer=_serialize,
                 response_deserializer=response.FromString,
             )
-            left = deadline - time.monotonic()
+            limit = tries.timeout_seconds(time.monotonic())
             try:
-                answer: Response = await call(request, timeout=max(0.05, left))
+                answer: Response = await call(request, timeout=limit, metadata=self._metadata())
             except grpc.aio.AioRpcError as error:
                 failed = failure(error)
-                tries += 1
-                pause = _pause(tries, len(self._route.addresses))
-                if not self._route.after(failed) or time.monotonic() + pause >= deadline:
-                    raise self._route.unreachable(failed) from None
-                if tries >= 2 * len(self._route.addresses) + 1 and not failed.reason:
-                    raise self._route.unreachable(failed) from None
+                pause = tries.after(failed, time.monotonic())
+                if pause is None:
+                    raise self._final(failed) from None
                 await asyncio.sleep(pause)
             else:
+                self._saw(answer)
                 return answer
 
     async def _stream(
-        self, name: str, response: type[Response], request: Any
+        self, name: str, response: type[Response], what: Any
     ) -> AsyncIterator[Response]:
-        # A unary call first: it finds the leader, which a broken stream could not do quietly.
+        # A unary call first: it finds a scheduler that answers, or says at once that none does.
         await self.get_cluster(control_pb2.GetClusterRequest())
-        kind = "unary_stream" if isinstance(request, Message) else "stream_stream"
-        call = getattr(self._channel(), kind)(
-            _SERVICE + name,
-            request_serializer=_serialize,
-            response_deserializer=response.FromString,
-        )(request)
-        try:
-            async for message in call:
-                yield message
-        except grpc.aio.AioRpcError as error:
-            raise failure(error) from None
-        finally:
-            call.cancel()
-
-
-def _pause(tries: int, known: int) -> float:
-    """Seconds before the next try: none while there are addresses that were not tried."""
-    return 0.0 if tries < known else min(0.5, 0.05 * 2 ** (tries - known))
+        place: Place | None = what if isinstance(what, WatchPlace | LogPlace) else None
+        going_on = Resumption(self._route, self._patience_seconds) if place is not None else None
+        while True:
+            kind = "unary_stream" if place is not None else "stream_stream"
+            call = getattr(self._channel(), kind)(
+                _SERVICE + name,
+                request_serializer=_serialize,
+                response_deserializer=response.FromString,
+            )(place.request() if place is not None else what, metadata=self._metadata())
+            try:
+                async for message in call:
+                    if going_on is not None:
+                        going_on.heard()
+                    if place is None or place.is_new(message):
+                        yield message
+            except grpc.aio.AioRpcError as error:
+                pause = self._broke(failure(error), going_on)
+            else:
+                return
+            finally:
+                call.cancel()
+            await asyncio.sleep(pause)
 
 
 def _serialize(message: Any) -> bytes:

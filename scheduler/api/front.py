@@ -180,7 +180,8 @@ class Front:
             async with asyncio.timeout(CONFIRM_SECONDS):
                 # The cheapest linearizable read there is: one small key, and the revision.
                 listing = await self._store.list(LEADER_KEY)
-                await mirror.wait_for(max(listing.revision, caller.seen_revision))
+                # A caller may have seen more only in a store that was restored since.
+                await mirror.wait_for(listing.revision)
         except (TimeoutError, StoreError) as error:
             if mirror.revision < caller.seen_revision:
                 raise Unwell(
