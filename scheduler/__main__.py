@@ -50,6 +50,8 @@ def _run(config: Config) -> int:
     try:
         Path(config.state_dir).mkdir(mode=0o700, parents=True, exist_ok=True)
         asyncio.run(app.run(config))
+    except ConfigError as error:
+        return _said(str(error), EX_CONFIG)
     except expected as error:
         return _said(str(error), 1)
     except ExceptionGroup as group:
@@ -72,6 +74,23 @@ def _parser() -> argparse.ArgumentParser:
     add("--http", metavar="HOST:PORT", help="metrics and health (127.0.0.1:7071); '' for none")
     add("--advertise", metavar="HOST:PORT", help="where agents reach this scheduler")
     add("--store", choices=STORES, help="where the cluster is kept (sqlite)")
+    add(
+        "--etcd-endpoints",
+        metavar="URL,…",
+        help="of each member (ETCDCTL_ENDPOINTS, else 127.0.0.1:2379)",
+    )
+    add("--etcd-ca-file", metavar="PEM", help="who signed its certificates (ETCDCTL_CACERT)")
+    add("--etcd-cert-file", metavar="PEM", help="our certificate for it (ETCDCTL_CERT)")
+    add("--etcd-key-file", metavar="PEM", help="its key, ECDSA P-256 or RSA (ETCDCTL_KEY)")
+    add("--etcd-user", metavar="NAME", help="our user there (ETCDCTL_USER)")
+    add("--etcd-password-file", metavar="FILE", help="its password, never on a command line")
+    add("--etcd-prefix", metavar="PREFIX", help="of our keys there (/homeport/)")
+    add(
+        "--store-maintenance",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="compact and defragment etcd while leading (yes)",
+    )
     add("--state-dir", metavar="DIR", help="files of this scheduler (/var/lib/homeport/scheduler)")
     add("--name", help="of this scheduler, for people (the hostname)")
     add(

@@ -31,7 +31,7 @@ from homeport.v1 import control_pb2_grpc, dispatcher_pb2_grpc
 from scheduler.api.hop import GrpcHop
 from scheduler.api.server import ApiServer
 from scheduler.api.servicer import ControlServicer
-from scheduler.config import Config, split_address
+from scheduler.config import Config, ConfigError, split_address
 from scheduler.core import Core
 from scheduler.dispatch.service import DispatcherService
 from scheduler.http.views import Standing
@@ -56,7 +56,9 @@ log = structlog.get_logger(__name__)
 
 
 async def run(config: Config) -> None:
-    """Run a scheduler until a signal ends it. Raises StoreError, CannotListen, OSError.
+    """Run a scheduler until a signal ends it.
+
+    Raises ConfigError, StoreError, CannotListen, OSError.
 
     The state directory exists.
     """
@@ -76,10 +78,26 @@ async def _open_store(config: Config, clock: Clock) -> Store:
         from scheduler.store.memory import MemoryStore
 
         return MemoryStore(clock)
+    if config.store == "etcd":
+        from scheduler.store.etcd import EtcdStore, options_of
+
+        password = _secret(config.etcd_password_file)
+        options = options_of(config, os.environ, password=password)
+        return EtcdStore(options, system_randomness())
     # Imported here: a scheduler with another store does without it.
     from scheduler.store.sqlite import SqliteStore
 
     return await SqliteStore.open(Path(config.state_dir) / "store.db", clock=clock)
+
+
+def _secret(path: str) -> str:
+    """What a file of a password says, without the line's end; "" for no file."""
+    if not path:
+        return ""
+    try:
+        return Path(path).read_text(encoding="utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read the password in {path}: {error}") from error
 
 
 async def _serve(

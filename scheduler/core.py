@@ -108,7 +108,7 @@ class Core:
 
     async def run(self) -> None:
         """Follow the store and stand for leader until cancelled. Raises StoreError."""
-        await self.mirror.start()
+        await self._read_all()
         self.control.changes.begin()
         if self.on_ready is not None:
             await self.on_ready()
@@ -117,6 +117,17 @@ class Core:
             background.create_task(self._follow(), name="who leads")
             background.create_task(self.roster.run(), name="who else is there")
             background.create_task(self.election.run(self._lead), name="election")
+
+    async def _read_all(self) -> None:
+        """Read the store; one that does not answer yet may still be starting, as we are."""
+        while True:
+            try:
+                await self.mirror.start()
+            except Unavailable as error:
+                log.warning("cannot read the store; trying again", why=str(error))
+                await asyncio.sleep(RETRY_SECONDS)
+            else:
+                return
 
     async def _follow(self) -> None:
         """Know the leader's address, to send agents and users there."""

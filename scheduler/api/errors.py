@@ -154,6 +154,7 @@ _TABLE: tuple[tuple[type[Exception], grpc.StatusCode, str, float | None], ...] =
     (base.Fenced, Code.UNAVAILABLE, "NOT_LEADER", 0.5),
     (base.Ambiguous, Code.UNAVAILABLE, "OUTCOME_UNKNOWN", 1.0),
     (base.Damaged, Code.INTERNAL, "STORE_DAMAGED", None),
+    (base.TooLarge, Code.RESOURCE_EXHAUSTED, "TOO_LARGE", None),
     (base.StoreError, Code.UNAVAILABLE, "STORE_UNAVAILABLE", 1.0),
 )
 
