@@ -37,7 +37,7 @@ LOOK_NS = 100_000_000
 STAMP_NS = 200_000_000
 """While the lease lasts: how often it looks at the page, and shows that it lives."""
 ROUNDS = 10
-"""Looks in a row while there is still something to kill."""
+"""Looks in a row while more come, as from a program that forks."""
 KILL = 9
 
 
@@ -200,21 +200,21 @@ def watch(page: Page, proc: str = "/proc") -> None:
 
 def end(marks: Sequence[str], proc: str = "/proc") -> tuple[int, int]:
     """Kill all processes of these marks; how many were killed, and how many could not be."""
-    killed = failed = 0
+    killed: set[int] = set()
+    failed: set[int] = set()
     for _ in range(ROUNDS):
-        found = 0
+        before = len(killed)
         for kill, pid in processes(marks, proc):
             try:
                 kill(pid, KILL)
-                found += 1
+                killed.add(pid)
             except ProcessLookupError:
                 pass
             except PermissionError:
-                failed += 1
-        killed += found
-        if not found:
+                failed.add(pid)
+        if len(killed) == before:
             break
-    return killed, failed
+    return len(killed), len(failed)
 
 
 def processes(
@@ -226,7 +226,7 @@ def processes(
         for name in os.listdir(proc):
             if not name.isdigit() or name == own:
                 continue
-            if is_named(read(f"{proc}/{name}/cgroup"), marks) and is_alive(int(name)):
+            if is_named(read(f"{proc}/{name}/cgroup"), marks) and is_alive(int(name), proc):
                 yield os.kill, int(name)
     for mark in marks:
         if mark.startswith("r "):
@@ -236,9 +236,9 @@ def processes(
                 yield os.killpg, pid
 
 
-def is_alive(pid: int) -> bool:
+def is_alive(pid: int, proc: str = "/proc") -> bool:
     """Whether a process is more than an entry that its parent has not read yet."""
-    return fields(pid)[:1] not in ([], ["Z"], ["X"])
+    return fields(pid, proc)[:1] not in ([], ["Z"], ["X"])
 
 
 def start_ticks(pid: int) -> int:
@@ -247,9 +247,9 @@ def start_ticks(pid: int) -> int:
     return int(found[19]) if len(found) > 19 else 0
 
 
-def fields(pid: int) -> list[str]:
+def fields(pid: int, proc: str = "/proc") -> list[str]:
     """/proc/PID/stat from the state on; nothing when there is no such process."""
-    return read(f"/proc/{pid}/stat").rpartition(")")[2].split()
+    return read(f"{proc}/{pid}/stat").rpartition(")")[2].split()
 
 
 def number(text: str, key: str) -> int:
