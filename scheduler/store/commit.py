@@ -167,8 +167,10 @@ class Committer:
             self._block(lane, changes, also)
             raise
         except Conflict as conflict:
-            self._free.append(lane)
-            await self._look_again(conflict)
+            try:
+                await self._look_again(conflict)
+            finally:
+                self._free.append(lane)
             raise
         except BaseException:
             self._free.append(lane)
