@@ -80,10 +80,14 @@ async def once(
             known = authority.mirror.tables.request(request_id)
             if known is not None:
                 return _remembered(authority, known, method, digest, response)
-        decision = decide()
+        try:
+            decision = decide()
+        except Exception:
+            # No is an answer that only a leader may give, as is that there is nothing to write: who
+            # leads no more, and does not know it yet, looks at what was.
+            await authority.commit(())
+            raise
         if not decision.objects and not decision.heads:
-            # Nothing to write is an answer only a leader may give: who leads no more, and does not
-            # know it yet, looks at what was.
             await authority.commit(())
             return Carried(decision.response, authority.mirror.newest)
         try:

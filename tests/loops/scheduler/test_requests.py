@@ -175,6 +175,10 @@ async def test_who_lost_the_leadership_writes_nothing(api):
     with pytest.raises(Fenced):
         await api.apply("a")
     assert api.images() == []
+    with pytest.raises(Fenced):  # "there is no such stack" is what it remembers, and no answer
+        await api.control.RemoveStack(
+            control_pb2.RemoveStackRequest(stack="nowhere", request_id="gone")
+        )
     api.control.lead = None
     with pytest.raises(NotLeading):
         await api.apply("a")
