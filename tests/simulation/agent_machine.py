@@ -49,6 +49,11 @@ class AgentMachine(Machine):
             self.engine.add_foreign(f"foreign-{number}", cluster)
 
     @property
+    def lapses(self):
+        """How often the agent's memory may have been lost."""
+        return self.boot + self.medium.failures
+
+    @property
     def lease_until(self):
         """What the guard reads of the lease: boot time."""
         return self.lease.until_seconds

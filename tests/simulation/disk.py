@@ -1,10 +1,28 @@
 """A machine's disk: what a power cut leaves of the journal, and the identity file."""
 
+import errno
+
 from agent.keylog import MemoryMedium
 
 
 class Disk(MemoryMedium):
     """A journal's disk: of what was not synced, a power cut leaves any first part."""
+
+    is_full = False
+    failures = 0  # how often it took nothing
+
+    async def append(self, data, *, sync):
+        self._has_room()
+        await super().append(data, sync=sync)
+
+    async def replace(self, data):
+        self._has_room()
+        await super().replace(data)
+
+    def _has_room(self):
+        if self.is_full:
+            self.failures += 1
+            raise OSError(errno.ENOSPC, "no space left on device")
 
     def cut_power(self, rng):
         tail = len(self.written) - len(self.durable)

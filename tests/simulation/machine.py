@@ -59,10 +59,15 @@ class Machine:
             self.paused_until = self.world.loop.now + seconds
             self.world.loop.pause(self.process, self.paused_until)
 
-    def kill_in(self, steps):
-        """Kill before the process's n-th step from now."""
+    def kill_in(self, steps, then):
+        """Kill before the process's n-th step from now, and call `then`."""
+
+        def spring():
+            self.kill()
+            then()
+
         if self.process is not None:
-            self.world.loop.ambush(self.process, steps, self.kill)
+            self.world.loop.ambush(self.process, steps, spring)
 
     def pause_in(self, steps, seconds):
         """Stop the process before its n-th step from now, for so long."""

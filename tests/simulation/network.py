@@ -4,7 +4,8 @@ A lane behaves as a gRPC stream does: messages arrive in order or the lane break
 handler that returns ends the call for the client, and a call that the client drops cancels
 the handler. Trouble is therefore: delay, a break that loses everything in flight, and a cut
 in one direction, under which messages wait and the lane breaks once the keepalive has
-noticed. What flies belongs to the network: it arrives also when its sender is dead or
+noticed. A proxy with a bug may do worse, and so does this: repeat a message later, or let
+others overtake it. What flies belongs to the network: it arrives also when its sender is dead or
 stopped by then.
 """
 
@@ -15,6 +16,8 @@ from dataclasses import dataclass
 from homeport.seams import LinkLost
 
 KEEPALIVE_SECONDS = 8.5
+LATE_SECONDS = 4.0
+"""By how much, at most, a message that is repeated or overtaken comes later."""
 WINDOW_MESSAGES = 64
 """A sender waits while so many messages are under way or unread."""
 
@@ -28,6 +31,8 @@ class Weather:
     slow: float = 0.0  # probability that a message takes up to `slow_seconds`
     slow_seconds: float = 3.0
     lose: float = 0.0  # probability that a message breaks its lane instead of arriving
+    repeat: float = 0.0  # probability that a message comes a second time, some time later
+    reorder: float = 0.0  # probability that a message is overtaken by those behind it
 
 
 class Network:
@@ -39,7 +44,13 @@ class Network:
         self.cuts = set()  # (from, to) names of machines
         self.servers = {}  # address -> what has `name`, `process` and `serve(method, end)`
         self.on_delivered = lambda sender, receiver, what: None
-        self.counts = {"delivered": 0, "broken": 0, "held up by a cut": 0}
+        self.counts = {
+            "delivered": 0,
+            "broken": 0,
+            "held up by a cut": 0,
+            "repeated": 0,
+            "overtaken": 0,
+        }
         self._lanes = {}  # a set in the order of making
 
     def cut(self, sender, receiver):
@@ -140,6 +151,10 @@ class _Abort:
 _CLOSE = "no more messages"
 
 
+def _is_message(what):
+    return what is not _CLOSE and not isinstance(what, (_Finish, _Abort))
+
+
 class _Direction:
     """One way of a lane: an ordered queue whose messages become visible at a time."""
 
@@ -179,6 +194,18 @@ class _Direction:
         if weather.lose and loop.rng.random() < weather.lose:
             network.later(0.001, self.lane.break_off, "connection reset by peer")
             return
+        if weather.repeat and loop.rng.random() < weather.repeat and _is_message(what):
+            network.counts["repeated"] += 1
+            network.later(loop.rng.uniform(0, LATE_SECONDS), self._fly, what)
+        if weather.reorder and loop.rng.random() < weather.reorder and _is_message(what):
+            network.counts["overtaken"] += 1
+            network.later(loop.rng.uniform(0, LATE_SECONDS), self._fly, what)
+        else:
+            self._fly(what)
+
+    def _fly(self, what):
+        network = self.lane.network
+        loop = network.loop
         self.last_arrival = max(self.last_arrival, loop.now + network.delay())
         self._flying.append((self.last_arrival, loop.now, what))
         if len(self._flying) == 1:
@@ -224,6 +251,7 @@ class End:
         self.machine = machine
         self.broken = None  # why, as this end knows
         self.over = None  # client: the _Finish that came
+        self.reports_told = 0  # for the checks
         self.on_send = lambda message: None
         self.on_receive = lambda message: None
         self._lane = lane

@@ -99,7 +99,7 @@ async def _acts(world):
     ]
     nemesis = Nemesis(world)
     world.start()
-    world.trace.note(f"------ {names} {sorted(nemesis.kinds)} until {trouble_until:.0f} s")
+    world.trace.note(f"------ {names} {nemesis.names} until {trouble_until:.0f} s")
     callers = [*users, Operator(world, "operator")]
     at_work = [loop.spawn(("laptop", 1), each.work(trouble_until)) for each in callers]
     trouble = loop.spawn(("nemesis", 1), nemesis.run())

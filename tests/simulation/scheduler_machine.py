@@ -68,7 +68,7 @@ class SchedulerMachine(Machine):
             match method:
                 case "heartbeat" | "session" | "bulk":
                     if method == "session":
-                        end.on_receive = partial(self.world.checks.told, self)
+                        end.on_receive = partial(self.world.checks.told, self, end)
                     await getattr(core.lanes, method)(end)
                 case "join":
                     await end.send(await core.lanes.join(await anext(end)))

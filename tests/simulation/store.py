@@ -7,9 +7,14 @@ given up: this is what makes fencing matter.
 
 import asyncio
 import contextvars
+import math
 from contextlib import aclosing
+from dataclasses import dataclass, replace
 
-from scheduler.store.base import LEADER_KEY, Ambiguous, Unavailable
+from scheduler.config import Timers
+from scheduler.roster import SCHEDULERS
+from scheduler.store.base import LEADER_KEY, Ambiguous, Listing, Unavailable
+from scheduler.store.compare import refusal
 from scheduler.store.memory import MemoryStore
 
 DEADLINE_SECONDS = 5.0
@@ -26,6 +31,15 @@ class ObservedStore(MemoryStore):
         self.clock = clock
         self._on_commit = on_commit
         self.commits = 0
+        self.is_full = False
+        self.is_renewing_the_dead = False
+        self._ttl_seconds = 0.0
+        self._revoked_at = -math.inf
+
+    @property
+    def revoked_lately(self):
+        """Whether a leader may still believe in a key that was taken from it."""
+        return self.clock.boottime() < self._revoked_at + Timers().leader_lease_seconds * 1.02
 
     @property
     def epoch(self):
@@ -35,16 +49,40 @@ class ObservedStore(MemoryStore):
 
     def heal(self):
         """Behave."""
+        self.is_full = self.is_renewing_the_dead = False
+
+    def memory(self):
+        """The store as it is now, for who will answer from the past."""
+        return Past(dict(self._records), self._revision)
+
+    def revoke_all(self):
+        """End all leases, whoever holds them."""
+        self._revoked_at = self.clock.boottime()
+        for lease in tuple(self._leases._leases):
+            self._end(lease)
 
     async def commit(self, writes, fence=None):
+        if self.is_full and any(write.value is not None for write in writes):
+            raise Unavailable("etcdserver: mvcc: database space exceeded")
         FENCE.set(fence)
         return await super().commit(writes, fence)
+
+    async def grant(self, ttl_seconds):
+        if self.is_full:
+            raise Unavailable("etcdserver: mvcc: database space exceeded")
+        self._ttl_seconds = ttl_seconds
+        return await super().grant(ttl_seconds)
+
+    async def keep_alive(self, lease):
+        left = await super().keep_alive(lease)
+        return self._ttl_seconds if self.is_renewing_the_dead else left
 
     def _apply(self, writes):
         before = self._revision
         revision = super()._apply(writes)
         if revision != before:
-            self.commits += 1
+            # Who enters itself again after its lease was lost says nothing that is news.
+            self.commits += any(not write.key.startswith(SCHEDULERS) for write in writes)
             changed = [
                 (write.key, self._records.get(write.key))
                 for write in writes
@@ -52,6 +90,31 @@ class ObservedStore(MemoryStore):
             ]
             self._on_commit(revision, changed, FENCE.get())
         return revision
+
+
+@dataclass(frozen=True)
+class Past:
+    """A store as it was, for reads."""
+
+    records: dict
+    revision: int
+
+    async def get(self, key):
+        return self.records.get(key)
+
+    async def list(self, prefix):
+        keys = sorted(key for key in self.records if key.startswith(prefix))
+        return Listing(tuple(self.records[key] for key in keys), self.revision)
+
+    async def commit(self, writes, fence):
+        """A transaction without writes is a read to etcd."""
+        if error := refusal(writes, fence, self._seen):
+            raise error
+        return self.revision
+
+    def _seen(self, key):
+        record = self.records.get(key)
+        return (record.version, record.created) if record else (0, 0)
 
 
 class StoreView:
@@ -63,6 +126,9 @@ class StoreView:
         self.cut_requests = False
         self.cut_answers = False
         self.slow_seconds = 0.0  # a request takes up to this much longer
+        self.past = None  # reads are answered from it
+        self.events_to_lose = 0
+        self._pauses_of_watches = []  # how long each that is cancelled is away
         self._network = network
         self._store = store
         self._context = context
@@ -70,6 +136,17 @@ class StoreView:
     def heal(self):
         self.is_refusing = self.cut_requests = self.cut_answers = False
         self.slow_seconds = 0.0
+        self.past = None
+        self.events_to_lose = 0
+        self._pauses_of_watches.clear()
+
+    def cancel_watches(self, seconds):
+        """The next watch that has something to tell is cancelled, and resumed after a while."""
+        self._pauses_of_watches.append(seconds)
+
+    @property
+    def _reads(self):
+        return self.past or self._store
 
     @property
     def name(self):
@@ -80,14 +157,15 @@ class StoreView:
         return self._store.operations_max
 
     async def get(self, key):
-        return await self._ask(Unavailable, self._store.get, key)
+        return await self._ask(Unavailable, self._reads.get, key)
 
     async def list(self, prefix):
-        return await self._ask(Unavailable, self._store.list, prefix)
+        return await self._ask(Unavailable, self._reads.list, prefix)
 
     async def commit(self, writes, fence=None):
         unknown = Ambiguous if writes else Unavailable
-        return await self._ask(unknown, self._store.commit, tuple(writes), fence)
+        store = self._store if writes else self._reads
+        return await self._ask(unknown, store.commit, tuple(writes), fence)
 
     async def compact(self, revision):
         return await self._ask(Unavailable, self._store.compact, revision)
@@ -102,12 +180,25 @@ class StoreView:
         return await self._ask(Unavailable, self._store.revoke, lease)
 
     async def watch(self, prefix, after):
-        async with aclosing(self._store.watch(prefix, after)) as feed:
-            async for batch in feed:
-                await asyncio.sleep(self._network.delay())
-                while self.cut_answers or self.is_refusing:  # noqa: ASYNC110 - as TCP resends
-                    await asyncio.sleep(0.1)
-                yield batch
+        while True:
+            async with aclosing(self._store.watch(prefix, after)) as feed:
+                async for batch in feed:
+                    await asyncio.sleep(self._network.delay())
+                    while self.cut_answers or self.is_refusing:  # noqa: ASYNC110 - as TCP resends
+                        await asyncio.sleep(0.1)
+                    if self._pauses_of_watches:
+                        await asyncio.sleep(self._pauses_of_watches.pop())
+                        break  # resumed behind what was told last
+                    after = batch.revision
+                    if batch := self._what_is_told(batch):
+                        yield batch
+
+    def _what_is_told(self, batch):
+        lost = min(self.events_to_lose, len(batch.changes))
+        if not lost:
+            return batch
+        self.events_to_lose -= lost
+        return replace(batch, changes=batch.changes[lost:]) if lost < len(batch.changes) else None
 
     async def close(self):
         pass

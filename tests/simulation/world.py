@@ -100,6 +100,7 @@ class World:
             for container in machine.engine.all():
                 container.script = script_of(container.spec.labels)
             machine.engine.recover()
+            machine.medium.is_full = False
             machine.start()
             machine.guard.start()
 
