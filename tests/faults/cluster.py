@@ -12,8 +12,8 @@ the real program, started as a user starts it, and found by its saved process.
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -58,27 +58,38 @@ class Cluster:
         store: str = "etcd",
         schedulers: int = 2,
         quota_bytes: int = 0,
-        scheduler_arguments: tuple[str, ...] = (),
-        agent_arguments: tuple[str, ...] = (),
+        altered: tuple[str, ...] = (),
+        skewed: str = "",
     ) -> None:
-        """`store`: etcd, or sqlite with one scheduler. `quota_bytes`: of etcd's database."""
+        """`store`: etcd, or sqlite with one scheduler. `quota_bytes`: of etcd's database.
+
+        `altered`: words for tests.faults.altered, by which every program is started, or only the
+        agent of the host `skewed`; a last word `--wall-file` is given `clock_file`.
+        """
         self.lab = lab
         self.directory = directory
+        self.clock_file = directory / "wall-offset"
+        self._altered = altered
+        self._skewed = skewed
         self.etcd: Etcd | None = None
         environment = {}
         if store == "etcd":
             self.etcd = Etcd(len(lab.hosts), hosts=lab.hosts, quota_bytes=quota_bytes)
-            environment = self.etcd.environment()
+            # The recorded history begins at revision 1, and is to end with the run.
+            environment = self.etcd.environment() | {
+                "HOMEPORT_SCHEDULER_STORE_MAINTENANCE": "false"
+            }
         self.schedulers = [
             Scheduler(
                 f"s{number}",
                 host,
                 host.daemon(
                     [
-                        *(sys.executable, "-m", "scheduler", "--insecure", "--store", store),
+                        *self._program("scheduler", host),
+                        *("--insecure", "--store", store),
                         *("--name", f"s{number}", "--listen", f"{host.address}:{PORT}"),
                         *("--http", f"{host.address}:{HTTP_PORT}"),
-                        *("--state-dir", str(directory / f"s{number}"), *scheduler_arguments),
+                        *("--state-dir", str(directory / f"s{number}")),
                     ],
                     name=f"scheduler-s{number}",
                     environment=environment,
@@ -88,19 +99,28 @@ class Cluster:
         ]
         self.addresses = ",".join(each.address for each in self.schedulers)
         self.agents = {
-            host.name: host.daemon(self.agent_command(host, *agent_arguments), name="agent")
-            for host in lab.hosts
+            host.name: host.daemon(self.agent_command(host), name="agent") for host in lab.hosts
         }
         self.client = Client(self.addresses)
         self._undo = ExitStack()
 
-    def agent_command(self, host: Host, *more: str) -> list[str]:
+    def _program(self, name: str, host: Host) -> list[str]:
+        """How a program is started on a host: as it is, or altered."""
+        if not self._altered or self._skewed not in ("", host.name):
+            return [sys.executable, "-m", name]
+        words = list(self._altered)
+        if words[-1] == "--wall-file":
+            self.clock_file.write_text("0")
+            words.append(str(self.clock_file))
+        return [sys.executable, "-m", "tests.faults.altered", *words, name]
+
+    def agent_command(self, host: Host) -> list[str]:
         """How this host's agent is started."""
         return [
-            *(sys.executable, "-m", "agent", "--insecure", "--scheduler", self.addresses),
+            *self._program("agent", host),
+            *("--insecure", "--scheduler", self.addresses),
             *("--name", host.name, "--state-dir", str(self.agent_directory(host))),
             *("--runtime", "docker", "--metrics-address", f"{host.address}:{AGENT_PORT}"),
-            *more,
         ]
 
     def agent_directory(self, host: Host) -> Path:
@@ -110,7 +130,7 @@ class Cluster:
     def start(self) -> Self:
         """Start all of it and return when all three nodes are ready."""
         with ExitStack() as undo:
-            undo.callback(self.client.close)
+            undo.callback(lambda: self.client.close())
             if self.etcd is not None:
                 undo.enter_context(self.etcd)
             undo.callback(self._end)
@@ -159,6 +179,16 @@ class Cluster:
 
         self.wait_for(leads, "a leader", seconds=seconds)
         return found[0]
+
+    @contextmanager
+    def asking(self, scheduler: Scheduler) -> Iterator[None]:
+        """Ask this scheduler alone for the length of the `with`: others may be cut off."""
+        before, self.client = self.client, Client(scheduler.address)
+        try:
+            yield
+        finally:
+            self.client.close()
+            self.client = before
 
     def follower(self) -> Scheduler:
         """The scheduler that does not lead."""

@@ -1,4 +1,4 @@
-"""Runs a command that prints JSON lines, again whenever it ends, and stamps each line with the time.
+"""Runs a command that prints JSON lines, again whenever it ends, and stamps each with the time.
 
     python -m tests.faults.stamp OUT WHO docker -H … events --format '{{json .}}'
 

@@ -1,7 +1,7 @@
 """The witness: a container that knows whether it is alone, and says so twenty times a second.
 
-Every 50 ms it appends `beat <slot> <container> <token> <seconds of boot time>` to a file in a directory
-that all hosts share, holding a lock there. It never waits for the lock: whoever finds it taken has
+Every 50 ms it appends `beat <slot> <container> <token> <seconds of boot time>` to a file in a
+directory that all hosts share, holding a lock there. It never waits for the lock: whoever finds it taken has
 met a rival, and writes VIOLATION. It is also the storage that fencing is for: a token lower than
 the highest that was ever seen is REFUSED.
 

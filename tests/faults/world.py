@@ -1,7 +1,7 @@
 """The harness: a cluster with its workload, its recorders and a log of the faults done to it.
 
     with World(directory) as world:
-        with world.fault("F01", "an agent is killed", scope="agent", nodes=("h1",)):
+        with world.fault("F01", scope="agent", nodes=("h1",)):
             world.cluster.agents["h1"].kill9()
             world.cluster.agents["h1"].start()
 
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from homeport.v1 import types_pb2
-from tests.faults import loading, verdicts, witness
+from tests.faults import loading, registry, verdicts, witness
 from tests.faults.checks import exclusive
 from tests.faults.cluster import IMAGES, Cluster
 from tests.faults.history import Recorder, Violation, Window, now_ns
@@ -75,12 +75,21 @@ TASKS = 3 + 2 + 1 + 1 + 1
 class World:
     """One cluster under observation. A context manager; `results` gets history and verdict."""
 
-    def __init__(self, results: Path, *, load: bool = True, **cluster: Any) -> None:
+    def __init__(
+        self,
+        results: Path,
+        *,
+        load: bool = True,
+        lab: Callable[..., Lab] = Lab,
+        **cluster: Any,
+    ) -> None:
+        """`load`: with users at work. `lab`: what makes the hosts; `cluster`: see Cluster."""
         self.results = results
         shutil.rmtree(results, ignore_errors=True)
         results.mkdir(parents=True)
         self.directory = current_run().component("world").directory
         self._load = load
+        self._make_lab = lab
         self._cluster_arguments = cluster
         self._faults = Recorder(results / "faults.jsonl", "faults")
         self.windows: list[Window] = []
@@ -101,7 +110,7 @@ class World:
             self.shared.mkdir()
             undo.callback(self._remove_shared)
             witness.prepare(self.shared)
-            self.lab = undo.enter_context(Lab(3, images=IMAGES))
+            self.lab = undo.enter_context(self._make_lab(3, images=IMAGES))
             self._observe(undo)
             self.cluster = undo.enter_context(
                 Cluster(self.lab, self.directory, **self._cluster_arguments)
@@ -193,6 +202,42 @@ class World:
         (view,) = self.cluster.running(STACK, service)
         return str(view.node_name)
 
+    def view(self, name: str) -> Any:
+        """The running task of that name (web.1), as the API shows it."""
+        service = name.partition(".")[0]
+        (view,) = [each for each in self.cluster.running(STACK, service) if each.name == name]
+        return view
+
+    def where_else(self, service: str, node: str) -> bool:
+        """Whether a service of one replica runs on another node than that one."""
+        return any(view.node_name != node for view in self.cluster.running(STACK, service))
+
+    def away_from(self, *nodes: str) -> str:
+        """The last node that is none of these."""
+        return [host.name for host in self.lab.hosts if host.name not in nodes][-1]
+
+    def away_from_leader(self) -> str:
+        """A node without the leader: the mover's, if that is one."""
+        leader = self.cluster.leader().host.name
+        mover = self.where("mover")
+        return mover if mover != leader else self.away_from(leader)
+
+    def all_but(self, node: str) -> bool:
+        """Whether all of the workload that is not pinned to that node runs elsewhere."""
+        counts = {"web": 3, "plain": 2, "door": 1, "mover": 1}
+        elsewhere = [view for view in self.cluster.running(STACK) if view.node_name != node]
+        return all(
+            len({view.name for view in elsewhere if view.service_name == service}) >= count
+            for service, count in counts.items()
+        )
+
+    def session(self, node: str) -> str:
+        """What tells one session of a node from the next; empty while it has none."""
+        for view in self.cluster.client.nodes():
+            if view.node.name == node:
+                return str(view.session_since)
+        return ""
+
     def beats(self, service: str, *, within_seconds: float = 1.0) -> bool:
         """Whether a witness has written lately."""
         last = witness.last_beat_ns(self.shared, f"{STACK}-{service}-1")
@@ -220,7 +265,6 @@ class World:
     def fault(
         self,
         fault: str,
-        title: str,
         *,
         scope: str,
         nodes: tuple[str, ...] = (),
@@ -229,8 +273,10 @@ class World:
     ) -> Iterator[None]:
         """The time of one fault: inside it is done and healed; leaving it waits for the recovery.
 
-        `scope` and `may_stop` tell the checkers what may end meanwhile (history.Window).
+        `scope` and `may_stop` tell the checkers what may end meanwhile (history.Window). The
+        title is that of the registry.
         """
+        title = registry.TITLES.get(fault, fault)
         begin = now_ns()
         self._faults.write(t_ns=begin, kind="begin", fault=fault, title=title, nodes=nodes)
         settled = 0
@@ -270,6 +316,39 @@ class World:
     def note(self, text: str, **more: Any) -> None:
         """A word for the timeline."""
         self._faults.write(kind="note", text=text, **more)
+
+    def power_off(self, node: str) -> None:
+        """Cut a host's power and its cable: nothing of it is left running."""
+        self.cut_power.add(node)
+        host = self.cluster.host(node)
+        host.cut()
+        host.power_off()
+
+    def power_on(self, node: str) -> None:
+        """The next boot: engine, member of etcd, scheduler if there is one, agent."""
+        host = self.cluster.host(node)
+        host.heal()
+        host.engine.start()
+        for member in self.cluster.etcd.members if self.cluster.etcd else ():
+            if member.host is host:
+                member.start()
+        for scheduler in self.cluster.schedulers:
+            if scheduler.host is host:
+                scheduler.daemon.start()
+        self.cluster.agents[node].start()
+
+    def keep_log(self, daemon: Daemon) -> None:
+        """Keep what a program of a fault has said beside the history."""
+        if daemon.log_path.exists():
+            shutil.copy(daemon.log_path, self.results / f"{daemon.name}.log")
+
+    def lasts(self, seconds: float) -> None:
+        """Let the fault go on for so long: here time itself is what is injected."""
+        time.sleep(seconds)
+
+    def wait(self, holds: Callable[[], object], what: str, *, seconds: float = 60) -> float:
+        """Cluster.wait_for."""
+        return self.cluster.wait_for(holds, what, seconds=seconds)
 
     def keep(self, holds: Callable[[], object], what: str, *, seconds: float) -> None:
         """Fail when `holds()` does not for all of that time: how long a fault is to last."""

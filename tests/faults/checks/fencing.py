@@ -39,7 +39,7 @@ def writers(events: Iterable[StoreEvent], allowed: tuple[str, ...] = ()) -> list
                         promise="S2",
                         t_ns=mark.t_ns,
                         message=f"revision {revision} was written by {mark.key} in epoch {epoch},"
-                        f" and the leader's was {leader or 'nobody’s'}",
+                        f" and the leader's was {leader or 'none'}",
                     )
                 )
         objects = [

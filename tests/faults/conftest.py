@@ -1,0 +1,77 @@
+"""The cluster that all faults share, and the verdict at its end."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.faults import loading, timeline, verdicts
+from tests.faults.etcd import QUOTA_BYTES
+from tests.faults.world import World
+from tests.testbed import requirements
+
+RESULTS = Path(__file__).resolve().parents[2] / "build" / "faults"
+COUNTS = pytest.StashKey[list[dict[str, Any]]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[COUNTS] = []
+
+
+@pytest.fixture(scope="session")
+def results() -> Path:
+    """Where history, verdict and timeline are left: build/faults."""
+    if problem := requirements.missing(requirements.ENGINE, root=True):
+        pytest.fail(problem, pytrace=False)
+    return RESULTS
+
+
+@pytest.fixture(scope="session")
+def world(results: Path, request: pytest.FixtureRequest) -> Iterator[World]:
+    """One cluster for one fault after the other."""
+    with World(results / "shared", quota_bytes=QUOTA_BYTES) as world:
+        yield world
+
+
+@pytest.fixture(scope="session")
+def verdict(world: World, request: pytest.FixtureRequest) -> dict[str, Any]:
+    """What the checkers say of all that was recorded so far; also drawn."""
+    found = world.verdict()
+    recorded = verdicts.record_of(world)
+    timeline.draw(
+        world.results / "timeline.html",
+        lives=recorded.ours,
+        windows=world.windows,
+        operations=loading.operations(world.results / "operations.jsonl"),
+        verdict=found,
+        faults=world.results / "faults.jsonl",
+    )
+    request.config.stash[COUNTS].append(found)
+    return found
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Keep the counts while they are at hand; the line comes after pytest's own."""
+    if not config.stash[COUNTS]:
+        return
+    stats = terminalreporter.stats
+    passed, failed = len(stats.get("passed", [])), len(stats.get("failed", []))
+    errors = len(stats.get("error", []))
+    found = config.stash[COUNTS]
+    seen = sum(check["seen"] for each in found for check in each["checks"].values())
+    config.stash[LINE] = (
+        f"faults: {sum(each['faults'] for each in found)} injected, {passed} passed,"
+        f" {failed + errors} failed, {sum(each['violations'] for each in found)} violations"
+        f" in {seen} records; {RESULTS / 'shared' / 'timeline.html'}"
+    )
+
+
+LINE = pytest.StashKey[str]()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if line := config.stash.get(LINE, None):
+        config.get_terminal_writer().line(line)
