@@ -11,6 +11,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
+# Processes that share `make test` (tests/parallel.py); 0: none but the one.
+WORKERS ?= 3
 export PYTHON
 
 RUNTIME := $(VENV)/.installed-runtime
@@ -26,7 +28,7 @@ up: $(RUNTIME) ## start a one-machine cluster with the example stack; Ctrl-C sto
 
 test: $(DEV) ## everything but benchmarks and the long suites; installs Docker and Prometheus if need be
 	@tests/setup.sh
-	$(PYTEST) -m "not bench and not slow" $(ARGS)
+	$(PYTEST) -n $(WORKERS) -m "not bench and not slow" $(ARGS)
 
 check: $(DEV) ## format, lint, types, import contracts, wire contract, fresh generated code
 	$(BIN)/ruff format --check

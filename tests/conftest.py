@@ -19,4 +19,4 @@ settings.load_profile("homeport")
 # closes it: an error at the end of every run that mixes tests with and without a loop.
 asyncio.set_event_loop(None)
 
-pytest_plugins = ["tests.testbed.fixtures"]
+pytest_plugins = ["tests.testbed.fixtures", "tests.parallel"]

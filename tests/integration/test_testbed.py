@@ -507,7 +507,13 @@ def test_a_killed_run_is_swept_by_clean_and_a_live_one_is_not(
         child.stop()
 
 
-def test_a_run_that_leaves_a_process_behind_fails_and_names_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "processes",
+    [pytest.param("0", id="of one process"), pytest.param("2", id="of several processes")],
+)
+def test_a_run_that_leaves_a_process_behind_fails_and_names_it(
+    tmp_path: Path, processes: str
+) -> None:
     (tmp_path / "test_careless.py").write_text(
         textwrap.dedent(
             """
@@ -519,7 +525,10 @@ def test_a_run_that_leaves_a_process_behind_fails_and_names_it(tmp_path: Path) -
         )
     )
     done = subprocess.run(
-        [*(sys.executable, "-m", "pytest", "-p", "tests.testbed.fixtures"), tmp_path],
+        [
+            *(sys.executable, "-m", "pytest", "-p", "tests.testbed.fixtures"),
+            *("-n", processes, tmp_path),
+        ],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,

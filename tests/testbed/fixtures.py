@@ -2,7 +2,8 @@
 
 A test that needs an engine never skips: where none can be started it fails, and says what is
 missing. The fixtures are shared by all tests of a session or module: a test removes the
-containers, networks and volumes that it made, and heals what it cut.
+containers, networks and volumes that it made, and heals what it cut. Where several processes
+share the suite (pytest-xdist), each has a session of its own, with engines of its own.
 """
 
 import os
@@ -10,6 +11,7 @@ import signal
 import socket
 from collections.abc import Generator, Iterator
 from types import FrameType
+from typing import Any
 from urllib.parse import urlsplit
 
 import docker
@@ -19,10 +21,11 @@ from docker.errors import DockerException
 from tests.testbed import requirements
 from tests.testbed.engine import Engine, RunningEngine
 from tests.testbed.hosts import Lab
-from tests.testbed.ledger import current_run
+from tests.testbed.ledger import clean_crashed_runs, current_run
 from tests.testbed.registry import Registry
 
 _LEAKS = pytest.StashKey[list[str]]()
+_LEAKS_KEY = "leaks"
 
 
 @pytest.fixture(scope="session")
@@ -114,15 +117,26 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_sessionfinish(session: pytest.Session) -> Generator[None, object, object]:
     """Once every fixture is gone, whatever the testbed still has is a leak: it fails the run."""
     result = yield
+    leaks = session.config.stash.setdefault(_LEAKS, [])
     # Asking for the run would begin one, in a session that never used the testbed.
     if current_run.cache_info().currsize:
         run = current_run()
-        leaks = run.leftovers()
-        session.config.stash[_LEAKS] = leaks
+        leaks += run.leftovers()
         run.close()
-        if leaks and session.exitstatus == pytest.ExitCode.OK:
-            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    if (output := getattr(session.config, "workeroutput", None)) is not None:
+        output[_LEAKS_KEY] = leaks  # the process that shares out the tests fails the run
+    elif session.config.pluginmanager.hasplugin("dsession"):
+        clean_crashed_runs()  # processes that were interrupted had no time to
+    if leaks and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
     return result
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """One of several processes has ended: its leaks are the run's."""
+    leaks = node.config.stash.setdefault(_LEAKS, [])
+    leaks += getattr(node, "workeroutput", {}).get(_LEAKS_KEY, [])
 
 
 def pytest_terminal_summary(
