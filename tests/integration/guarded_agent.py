@@ -2,7 +2,7 @@
 
     python -m tests.integration.guarded_agent FOLDER DRIVER [DOCKER_HOST]
 
-All parts are the real ones but the scheduler: as long as FOLDER/connected exists, a lease of two
+All parts are the real ones but the scheduler: as long as FOLDER/connected exists, a lease of three
 seconds is granted ten times a second.
 """
 
@@ -27,7 +27,7 @@ from homeport.seams import SystemClock, system_randomness
 from homeport.spec import Argv, Driver
 from tests.contract.works import work
 
-LEASE_SECONDS = 2.0
+LEASE_SECONDS = 3.0
 MARGIN_SECONDS = 0.2
 NODE = "n1"
 
