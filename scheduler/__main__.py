@@ -22,7 +22,12 @@ EX_CONFIG = 78
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a scheduler; returns the exit code."""
+    """Run a scheduler, or do something to its store; returns the exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given[:1] == ["store"]:
+        from scheduler import stores  # nobody else waits for it
+
+        return stores.main(given[1:])
     flags = vars(_parser().parse_args(arguments))
     file = flags.pop("config")
     try:

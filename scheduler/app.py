@@ -64,7 +64,7 @@ async def run(config: Config) -> None:
     """
     clock = SystemClock()
     metrics = Metrics()
-    store = await _open_store(config, clock)
+    store = await open_store(config, clock)
     images = Images(Path(config.state_dir) / "images")
     try:
         await _serve(config, clock, metrics, store, images)
@@ -73,7 +73,7 @@ async def run(config: Config) -> None:
         images.close()
 
 
-async def _open_store(config: Config, clock: Clock) -> Store:
+async def open_store(config: Config, clock: Clock) -> Store:
     if config.store == "memory":
         from scheduler.store.memory import MemoryStore
 
