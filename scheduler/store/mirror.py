@@ -149,8 +149,8 @@ class Mirror:
     def _apply_batch(self, batch: Batch) -> None:
         changes: list[MirrorChange] = []
         for change in batch.changes:
-            if change.version <= self._known(change.key):
-                continue  # the echo of our own commit, or older than it
+            if change.version <= max(self.revision, self._known(change.key)):
+                continue  # it is in: read anew, or our own commit, whose echo this is
             if change.value is None:
                 self._take(change.key, None, change.version, changes)
             else:

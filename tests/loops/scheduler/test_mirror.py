@@ -285,3 +285,15 @@ async def test_who_reads_anew_knows_what_a_watch_has_lost_and_waits_for_a_store_
     await mirror.read_anew(revision)
     assert mirror.tables.nodes() == [A]
     assert not answers
+
+
+async def test_what_a_watch_tells_late_does_not_bring_back_what_was_read_to_be_gone():
+    store = MemoryStore(LoopClock())
+    mirror = Mirror(store)
+    await mirror.start()
+    put = await store.commit([write(A)])
+    gone = await store.commit([Write(keys.key_of(A), None)])
+    await mirror.read_anew(gone)
+    change = StoreChange(keys.key_of(A), codec.encode_record(A), put, put)
+    mirror._apply_batch(Batch(put, (change,)))
+    assert mirror.tables.nodes() == []
