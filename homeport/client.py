@@ -163,13 +163,17 @@ class _Common:
         self._route = Route(addresses(scheduler))
         self._patience_seconds = patience_seconds
         self._on_break = on_break
+        self.observed_unknown_since_ms = 0
+        """As the last answer said: since when no leader could be asked; 0: one could."""
         self._seen_revision = 0
+        self._is_closed = False
 
     def _metadata(self) -> tuple[tuple[str, str], ...]:
         return ((_SEEN_KEY, str(self._seen_revision)),) if self._seen_revision else ()
 
     def _saw(self, answer: Any) -> None:
         self._seen_revision = max(self._seen_revision, getattr(answer, "revision", 0))
+        self.observed_unknown_since_ms = getattr(answer, "observed_unknown_since_ms", 0)
 
     def _final(self, error: CallFailed) -> CallFailed:
         """The last error of many tries, in words for people."""
@@ -183,8 +187,10 @@ class _Common:
 
     def _broke(self, error: CallFailed, going_on: Resumption | None) -> float:
         """The pause before a stream goes on. Raises the error where it does not."""
-        pause = going_on.after(error, time.monotonic()) if going_on is not None else None
-        if pause is None or going_on is None:
+        if going_on is None or self._is_closed:
+            raise self._final(error)
+        pause = going_on.after(error, time.monotonic())
+        if pause is None:
             raise self._final(error)
         if self._on_break is not None and going_on.is_first:
             self._on_break(error, self._route.current)
@@ -290,6 +296,7 @@ class Client(_Common, _Rpcs):
 
     def close(self) -> None:
         """Let go of all connections."""
+        self._is_closed = True
         channels, self._channels = self._channels, {}
         for channel in channels.values():
             channel.close()
@@ -378,7 +385,7 @@ class Client(_Common, _Rpcs):
             except grpc.RpcError as error:
                 failed = failure(error)
                 pause = tries.after(failed, time.monotonic())
-                if pause is None:
+                if pause is None or self._is_closed:
                     raise self._final(failed) from None
                 time.sleep(pause)
             else:
@@ -439,6 +446,7 @@ class AsyncClient(_Common, _Rpcs):
 
     async def close(self) -> None:
         """Let go of all connections."""
+        self._is_closed = True
         channels, self._channels = self._channels, {}
         for channel in channels.values():
             await channel.close()
@@ -508,7 +516,7 @@ class AsyncClient(_Common, _Rpcs):
             except grpc.aio.AioRpcError as error:
                 failed = failure(error)
                 pause = tries.after(failed, time.monotonic())
-                if pause is None:
+                if pause is None or self._is_closed:
                     raise self._final(failed) from None
                 await asyncio.sleep(pause)
             else:

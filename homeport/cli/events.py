@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Iterable
 from typing import Any
 
 import click
@@ -50,21 +51,45 @@ def events(
     )
     if not follow:
         return
-    last = max((event.sequence for event in found), default=0)
+    printed = _Printed(found)
     for change in client.watch(control_pb2.WatchRequest(stack=stack, kinds=["events"])):
         event = change.event
-        if change.WhichOneof("object") != "event" or event.sequence <= last:
+        if change.WhichOneof("object") != "event" or not printed.is_new(event):
             continue
         if (object and object not in event.object) or (node and node != event.node):
             continue
-        last = event.sequence
         if form in ("json", "yaml"):
             click.echo(output.dump(options.as_document(event), form))
         else:
             click.echo(output.table(_HEADINGS, [_row(event, names)], headed=False))
 
 
+_REMEMBERED_MAX = 20_000
+"""Twice what a leader keeps."""
 _HEADINGS = ["TIME", "OBJECT", "REASON", "NODE", "MESSAGE"]
+
+
+class _Printed:
+    """The events that were printed, by what they say.
+
+    Not by number: the next leader counts anew, and is told by agents what happened before.
+    """
+
+    def __init__(self, events: Iterable[Any]) -> None:
+        """These were."""
+        self._said: dict[tuple[Any, ...], None] = {}
+        for event in events:
+            self.is_new(event)
+
+    def is_new(self, event: Any) -> bool:
+        """Remember an event; whether it was not printed before."""
+        said = (event.at_ms, event.kind, event.object, event.reason, event.message, event.node)
+        if said in self._said:
+            return False
+        self._said[said] = None
+        if len(self._said) > _REMEMBERED_MAX:
+            del self._said[next(iter(self._said))]
+        return True
 
 
 class _Names:

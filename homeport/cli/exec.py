@@ -17,6 +17,7 @@ from typing import Any
 import click
 
 from homeport.cli import options
+from homeport.cli.interrupts import interrupts
 from homeport.v1 import control_pb2, dispatcher_pb2
 
 _CHUNK_BYTES = 32 * 1024
@@ -141,6 +142,8 @@ def _terminal(*, raw: bool) -> Iterator[None]:
         return
     descriptor = sys.stdin.fileno()
     before = termios.tcgetattr(descriptor)
+    # At once, and not once all is written: nothing may wait where the process is ended.
+    interrupts.restore = lambda: termios.tcsetattr(descriptor, termios.TCSANOW, before)
     try:
         tty.setraw(descriptor)
         yield

@@ -18,10 +18,10 @@ from typing import NoReturn
 
 import click
 
+from homeport.cli.interrupts import INTERRUPTED, interrupts
 from homeport.cli.invocation import USAGE, Invocation
 
 UNREACHABLE = 69
-INTERRUPTED = 130
 
 COMMANDS = {
     "agent": ("homeport.cli.daemons:agent", "Run this machine's agent."),
@@ -122,9 +122,16 @@ def main() -> NoReturn:
     """The entry point of the command `homeport`."""
     _open_missing_streams()
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # read when gRPC is imported
+    with interrupts.caught():
+        try:
+            _run(Invocation())
+        except KeyboardInterrupt:  # wherever it comes, also while we end for another reason
+            _end(INTERRUPTED)
+
+
+def _run(invocation: Invocation) -> NoReturn:
     from homeport.client import CallFailed, Unreachable
 
-    invocation = Invocation()
     try:
         code = cli.main(prog_name="homeport", standalone_mode=False, obj=invocation)
     except click.exceptions.Abort:
@@ -184,6 +191,8 @@ def _complain(text: str, prefix: str = "Error: ") -> None:
 
 
 def _end(code: int) -> NoReturn:
+    # After Ctrl-C nothing is waited for, not even what Python or gRPC would take down.
+    interrupts.end()
     try:
         sys.stdout.flush()
     except (BrokenPipeError, ValueError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import itertools
 import sys
 import time
@@ -13,8 +14,10 @@ from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 
 from homeport.cli import output
+from homeport.cli.interrupts import interrupts
 from homeport.cli.invocation import Invocation
 from homeport.client import CallFailed, Client
+from homeport.retrying import is_transient
 from homeport.v1 import control_pb2
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -29,9 +32,25 @@ def invocation(context: click.Context) -> Invocation:
 
 def connect(context: click.Context) -> Client:
     """A client of the schedulers that the command line or environment names; closed at exit."""
-    client = Client(invocation(context).scheduler)
+    interrupts.set_term()
+
+    def going_on(error: CallFailed, address: str) -> None:
+        output.note(f"{error}; going on at {address}")
+
+    client = Client(invocation(context).scheduler, on_break=going_on)
     context.call_on_close(client.close)
+    context.call_on_close(lambda: _note_unknown(client))
     return client
+
+
+def _note_unknown(client: Client) -> None:
+    since_ms = client.observed_unknown_since_ms
+    if since_ms:
+        at = datetime.datetime.fromtimestamp(since_ms / 1000).astimezone()
+        output.note(
+            f"No scheduler leads: what is observed is unknown since {at:%Y-%m-%d %H:%M:%S};"
+            " shown is what is stored."
+        )
 
 
 def output_option(command: F) -> F:
@@ -147,6 +166,11 @@ def each_change(
             click.clear()
         elif number:
             click.echo()
-        print_all()
+        try:
+            print_all()
+        except CallFailed as error:
+            # A scheduler that restarts: the watch says when somebody answers again, or fails.
+            if not is_transient(error):
+                raise
         sys.stdout.flush()
         time.sleep(_PAUSE_SECONDS)

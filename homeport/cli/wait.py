@@ -12,6 +12,7 @@ import grpc
 from homeport.cli import options, output
 from homeport.cli.tasks import reason_of, state_of
 from homeport.client import CallFailed, Client
+from homeport.retrying import is_transient
 from homeport.v1 import types_pb2
 
 TIMED_OUT = 124
@@ -52,9 +53,19 @@ def until_ready(
     """Wait for the named services of a stack (none: all of it); the exit code to end with."""
     deadline = time.monotonic() + timeout_seconds
     said = ""
+    refused: dict[str, str] = {}
+    services: list[Any] = []
+    tasks: list[Any] = []
     while True:
-        services = [view for view in client.services(stack) if _named(view.service.name, names)]
-        tasks = list(client.tasks(stack=stack, all=True))
+        try:
+            services = [view for view in client.services(stack) if _named(view.service.name, names)]
+            tasks = list(client.tasks(stack=stack, all=True))
+        except CallFailed as error:
+            # The scheduler restarts, or another one is about to lead: what is wanted stays so.
+            if not is_transient(error) or time.monotonic() >= deadline:
+                raise
+            time.sleep(_POLL_SECONDS)
+            continue
         missing = [view for view in services if not _is_ready(view, tasks)]
         paused = [view for view in services if _is_paused(view)]
         if services and not missing:
@@ -68,7 +79,26 @@ def until_ready(
         if line != said and line:
             said = line
             progress(f"waiting for {line}")
+        _say_unplaceable(stack, missing, tasks, refused, progress)
         time.sleep(_POLL_SECONDS)
+
+
+def _say_unplaceable(
+    stack: str,
+    missing: list[Any],
+    tasks: list[Any],
+    said: dict[str, str],
+    progress: Callable[[str], None],
+) -> None:
+    """Say of each slot that fits nowhere why, once for each reason: it may wait for ever."""
+    names = {view.service.name for view in missing}
+    for task in tasks:
+        if task.service_name in names and task.objections and state_of(task) == "PENDING":
+            # By the rules alone: their numbers change while other tasks come and go.
+            rules = " ".join(sorted({f"{each.node} {each.rule}" for each in task.objections}))
+            if said.get(task.name) != rules:
+                said[task.name] = rules
+                progress(f"{stack}/{task.name} fits nowhere now: {reason_of(task)}")
 
 
 def _give_up(
@@ -98,14 +128,18 @@ def until_gone(client: Client, stack: str, names: Collection[str], timeout_secon
     """Wait until no task of the named services (none: of the stack) is left."""
     deadline = time.monotonic() + timeout_seconds
     while True:
+        left: list[Any]
         try:
             tasks = client.tasks(stack=stack, all=True)
             left = [view for view in tasks if _named(view.service_name, names)]
             left += [view for view in client.services(stack) if _named(view.service.name, names)]
         except CallFailed as error:
-            if error.code is not grpc.StatusCode.NOT_FOUND:
+            if error.code is grpc.StatusCode.NOT_FOUND:
+                left = []  # the stack itself is gone
+            elif is_transient(error) and time.monotonic() < deadline:
+                left = [None]  # nobody says so yet
+            else:
                 raise
-            left = []  # the stack itself is gone
         if not left:
             return True
         if time.monotonic() >= deadline:

@@ -7,6 +7,7 @@ import contextlib
 import io
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -334,6 +335,43 @@ def test_following_ends_with_ctrl_c(homeport, arguments):
         follower.send_signal(signal.SIGINT)
         _, err = follower.communicate(timeout=20)
     assert (follower.returncode, err.strip()) == (130, "")
+
+
+@pytest.mark.parametrize(
+    "rounds",
+    [
+        pytest.param(4, id="a few times"),
+        pytest.param(25, id="a hundred times", marks=[pytest.mark.slow, pytest.mark.timeout(600)]),
+    ],
+)
+def test_ctrl_c_ends_what_follows_whenever_it_comes(homeport, rounds):
+    draw = random.Random(rounds)
+    commands = [
+        ("logs", "-f", "hello/web"),
+        ("events", "-f"),
+        ("ps", "-w"),
+        ("wait", "hello", "--for", "gone"),
+    ]
+    for _ in range(rounds):
+        with contextlib.ExitStack() as running:
+            all_of_them = [running.enter_context(homeport.process(*each)) for each in commands]
+            for process in all_of_them:
+                # Python itself takes a Ctrl-C before it runs a line of ours.
+                until("it is ours", lambda process=process: _catches_interrupts(process.pid))
+            for process in draw.sample(all_of_them, len(all_of_them)):
+                time.sleep(draw.uniform(0, 0.5))
+                process.send_signal(signal.SIGINT)
+            for command, process in zip(commands, all_of_them, strict=True):
+                _, err = process.communicate(timeout=10)
+                assert process.returncode == 130, (command, process.returncode, err)
+                assert "Traceback" not in err, err
+
+
+def _catches_interrupts(pid):
+    """Whether the main module is there: the scheduler's client is what takes long to import."""
+    with contextlib.suppress(OSError):
+        return "cygrpc" in Path(f"/proc/{pid}/maps").read_text()
+    return True  # it has ended
 
 
 def _connections(pid):

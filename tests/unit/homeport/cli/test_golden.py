@@ -35,6 +35,8 @@ def check(name: str, shown: str) -> None:
 class Answers:
     """A cluster that is values."""
 
+    observed_unknown_since_ms = 0
+
     def __init__(self, **lists: list[Any]) -> None:
         self._lists = lists
 
