@@ -22,12 +22,22 @@ from scheduler.cluster.changes import Change
 from scheduler.cluster.observed import Dirt, Observed, Waiting
 from scheduler.cluster.snapshot import Snapshot
 from scheduler.cluster.stats import ERROR, PLACED, UNSCHEDULABLE, Stats
+from scheduler.config import Timers
 from scheduler.placement import engine
 from scheduler.placement.asks import Ask, Placed
 from scheduler.placement.fleet import Fleet
 from scheduler.placement.following import follow
-from scheduler.reconcile import drafts, reaper, revoking, scheduling, services as reconcile, telling
+from scheduler.reconcile import (
+    brake as brakes,
+    drafts,
+    reaper,
+    revoking,
+    scheduling,
+    services as reconcile,
+    telling,
+)
 from scheduler.reconcile.agenda import Agenda
+from scheduler.reconcile.moves import Moves
 from scheduler.reconcile.orphans import Orphans
 from scheduler.reconcile.pace import Pace
 from scheduler.reconcile.slots import Vacancy
@@ -38,6 +48,8 @@ from scheduler.store.mirror import Mirror, MirrorChange
 LOOK_MAX = 500
 """Services in one look: the rest stays marked, so that heartbeats are answered in between."""
 REAP_SECONDS = 3600.0
+BRAKE_SECONDS = 1.0
+"""While the brake is on it is judged anew so often: a node that is heard again changes no state."""
 CONFLICT_SECONDS = 0.02
 TROUBLE_SECONDS = 1.0
 TROUBLE_MAX_SECONDS = 60.0
@@ -76,8 +88,14 @@ class Controller:
         clock: Clock,
         randomness: Randomness,
         fence: Fence | None,
+        *,
+        timers: Timers | None = None,
+        address: str = "",
     ) -> None:
-        """For one term of leadership: `fence` is its proof. `mirror` has been started."""
+        """For one term of leadership: `fence` is its proof. `mirror` has been started.
+
+        `address`: HOST:PORT of this scheduler, by which the brake knows its own node.
+        """
         self._mirror = mirror
         self._committer = committer
         self._observed = observed
@@ -93,7 +111,12 @@ class Controller:
         self._stacks: dict[str, None] = {}
         self._roomier: dict[NodeId, None] = {}
         self._node_states: dict[NodeId, tuple[NodeState, bool]] = {}
+        self._timers = timers or Timers()
+        self._address = address
         self._pace = Pace(clock.boottime())
+        self._moves = Moves(clock.boottime())
+        self._braked: dict[ServiceId, None] = {}  # they wait for the brake to change
+        self._brake_at = 0.0  # boot time at which it is to be judged anew; 0: when a node changes
         self._troubles: dict[ServiceId, int] = {}  # failed looks in a row
         self._frozen: dict[ServiceId, None] = {}  # already said that these are left alone
         self._orphans = Orphans()
@@ -206,6 +229,9 @@ class Controller:
         # What was freed is known from the records themselves, node by node, so `capacity`,
         # which would wake everybody who waits, says nothing new.
         services, nodes, _ = self._dirt.take()
+        now = self._clock.boottime()
+        if nodes or (self._brake_at and self._brake_at <= now):
+            self._judge_brake()
         for service in services:
             self._agenda.add(service)
         for node in nodes:
@@ -220,6 +246,24 @@ class Controller:
         for node in roomier:
             for service in self._room.woken_by(self._fleet, node):
                 self._agenda.add(service)
+
+    def _judge_brake(self) -> None:
+        """Put the brake on or take it off, and say so."""
+        snapshot = self._snapshot()
+        before = self._observed.brake
+        timers = self._timers.scaled(len(self._observed.liveness))
+        nodes = brakes.watched(snapshot, timers, self._address)
+        brake = brakes.decide(before, nodes, snapshot.now, snapshot.now_ms)
+        self._brake_at = snapshot.now + BRAKE_SECONDS if brake is not None else 0.0
+        if brake == before:
+            return
+        self._observed.brake = brake
+        for service in self._braked:
+            self._agenda.add(service)
+        self._braked.clear()
+        if (event := telling.brake(before, brake, snapshot.now_ms)) is not None:
+            self._observed.add_event(event)
+            log.warning("the brake", on=brake is not None, why=event.message)
 
     def _node_state(self, node: NodeId) -> tuple[NodeState, bool]:
         liveness = self._observed.node(node)
@@ -236,6 +280,8 @@ class Controller:
             times.append(self._stacks_at)
         if (when := self._agenda.next_time()) is not None:
             times.append(when)
+        if self._brake_at:
+            times.append(self._brake_at)
         seconds = max(0.001, min(times) - self._clock.boottime())
         try:
             async with asyncio.timeout(seconds):
@@ -306,8 +352,13 @@ class Controller:
         stays: dict[ServiceId, list[Ask]],
     ) -> None:
         began = self._clock.boottime()
+        lease_seconds = self._timers.scaled(len(self._observed.liveness)).node_lease_seconds
+        admitted = self._moves.admit(snapshot, vacancies, lease_seconds)
+        for service, when in admitted.wake_at.items():
+            self._agenda.at(service, when)
+        self._braked |= admitted.held
         try:
-            result = scheduling.decide(snapshot, self._fleet, vacancies)
+            result = scheduling.decide(snapshot, self._fleet, admitted.vacancies)
         except Exception:
             # Nothing of this look is placed; what was assumed is forgotten.
             log.exception(
@@ -322,6 +373,8 @@ class Controller:
         if result.placed or result.unplaced:
             self.stats.scheduling.add(self._clock.boottime() - began)
             self.stats.attempts[UNSCHEDULABLE] += len(result.unplaced)
+        tasks = {(placed.ask.service, placed.ask.slot): placed.ask.task for placed in result.placed}
+        self._moves.placed(snapshot, vacancies, tasks)
         for placed in result.placed:
             look.placed[keys.task(placed.ask.task)] = placed
         unplaced: dict[ServiceId, list[Ask]] = {}

@@ -164,6 +164,8 @@ class Core:
             self._clock,
             self._randomness,
             leadership.fence,
+            timers=self._timers,
+            address=self._me.address,
         )
         authority = Authority(
             mirror=self.mirror,

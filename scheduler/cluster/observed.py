@@ -4,8 +4,8 @@ Agents tell it again at the start of every session, so a new leader knows the cl
 within one reconnect. Until a node has reported in this epoch, its tasks are *unknown*,
 and unknown is not stopped: no decision that ends, replaces or counts tasks may rest on
 the absence of a status here. `dispatch` is the one writer of statuses and liveness,
-`controller` the one writer of waiting slots, of moves that are being written, and of what
-rollouts have seen running.
+`controller` the one writer of waiting slots, of the brake, of moves that are being written,
+and of what rollouts have seen running.
 """
 
 from __future__ import annotations
@@ -63,7 +63,19 @@ class Liveness:
     last_seen_ms: int = 0  # wall clock, for people
     since: float = 0.0  # boot time at which it got this state
     restarting: bool = False  # it said goodbye and will be back: the lease is kept
+    leaving: bool = False  # its machine said that it goes down: no silence to wonder about
     status: NodeStatus = field(default_factory=NodeStatus)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Brake:
+    """Most of the cluster fell silent at once: what is there to move stays where it is."""
+
+    since: float  # boot time
+    since_ms: int  # wall clock, for people
+    silent: tuple[NodeId, ...]
+    counted: tuple[NodeId, ...]  # among them were the silent ones counted
+    cause: str  # a sentence
 
 
 UNSEEN = Liveness()
@@ -114,6 +126,7 @@ class Observed:
         # Tasks from which a move is being written, or one whose fate is not known: node ->
         # task -> key of the successor's record. Their node's lease is not renewed meanwhile.
         self.revoking: dict[NodeId, dict[TaskId, str]] = {}
+        self.brake: Brake | None = None
         self.sequence = 0  # of observed changes, for watches
         self.listeners: list[Callable[[str], None]] = []  # told the key of what changed
         self._event_sequence = 0

@@ -31,6 +31,7 @@ from scheduler.store.images import Images
 from scheduler.store.mirror import MirrorChange
 
 JOIN_TRIES = 5
+CHECK_SECONDS_MIN = 0.05
 REFUSED_RETRY_MS = 30_000
 FAREWELL_SECONDS = 1.0
 
@@ -64,7 +65,10 @@ class Dispatcher:
         self._nodes = 0
         for node in authority.mirror.tables.nodes():
             self._nodes += 1
-            authority.observed.put_liveness(node.id, liveness.unheard(now))
+            unheard = liveness.unheard(now)
+            if node.lost_ms:
+                unheard = liveness.lost(unheard, now)
+            authority.observed.put_liveness(node.id, unheard)
         self._unsubscribe = authority.mirror.subscribe(self._committed)
 
     @property
@@ -77,9 +81,15 @@ class Dispatcher:
     async def run(self) -> None:
         """Notice silent nodes, until cancelled."""
         observed, clock = self._authority.observed, self._authority.clock
+        due = clock.boottime()
         while True:
             now = clock.boottime()
             timers = self.timers
+            if not may_judge(self._authority, now - due, timers):
+                # We were held up ourselves: what nodes said meanwhile is still to be read.
+                due = now + timers.heartbeat_seconds
+                await asyncio.sleep(timers.heartbeat_seconds)
+                continue
             for node, each in list(observed.liveness.items()):
                 is_lenient = self._lenient.get(node, 0.0) > now
                 changed = liveness.overdue(each, now, timers, lenient=is_lenient)
@@ -87,8 +97,9 @@ class Dispatcher:
                     self._set(node, changed)
             self._news.clear()
             due = liveness.next_check(observed.liveness, timers, self._lenient, now)
+            due = max(due, now + CHECK_SECONDS_MIN)
             try:
-                async with asyncio.timeout(max(0.05, due - now)):
+                async with asyncio.timeout(due - now):
                     await self._news.wait()
             except TimeoutError:
                 pass
@@ -97,6 +108,8 @@ class Dispatcher:
         """Keep what is thought of a node, and tell those whom a change concerns."""
         authority = self._authority
         old = authority.observed.node(node)
+        if liveness.was_false(old, new):
+            self._lenient[node] = authority.clock.boottime() + liveness.LENIENT_SECONDS
         if (old.state, old.reported, old.session) == (new.state, new.reported, new.session):
             authority.observed.touch(node, new)
             return
@@ -140,8 +153,8 @@ class Dispatcher:
         clock = self._authority.clock
         now = clock.boottime()
         old = self._authority.observed.node(node)
-        if old.state is NodeState.SUSPECT and node in self.sessions:
-            self._lenient[node] = now + liveness.LENIENT_SECONDS
+        if old.state in (NodeState.SUSPECT, NodeState.DOWN) and node in self.sessions:
+            self.sessions[node].wants_report = True
         self._set(node, liveness.seen(old, now, clock.wall_ms()))
 
     # ------------------------------------------------------------ what was committed
@@ -176,6 +189,9 @@ class Dispatcher:
             now = self._authority.clock.boottime()
             self._authority.observed.put_liveness(node.id, liveness.unheard(now))
             self._news.set()
+        elif node.lost_ms and node.id not in self.sessions:
+            now = self._authority.clock.boottime()
+            self._set(node.id, liveness.lost(self._authority.observed.node(node.id), now))
 
     # ------------------------------------------------------------ the lanes
 
@@ -328,6 +344,7 @@ class Dispatcher:
             return
         self._alive(session.node)
         if is_complete:
+            session.wants_report = False
             old = self._authority.observed.node(session.node)
             self._set(session.node, liveness.reported(old))
 
@@ -368,6 +385,11 @@ class Dispatcher:
                 await self._empty.wait()
         except TimeoutError:
             log.info("some agents did not hear the farewell", agents=len(self.sessions))
+
+
+def may_judge(authority: Authority, late_seconds: float, timers: Timers) -> bool:
+    """Whether silence means anything now: not to a leader that was held up, or leads no more."""
+    return authority.is_proven and late_seconds < timers.heartbeat_seconds
 
 
 def _task(value: keys.Stored | None) -> Task | None:

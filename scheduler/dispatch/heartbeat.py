@@ -46,7 +46,7 @@ def answer(
     if session.wanted_differs(request.wanted_hash, codec.from_message(OrderId, request.seen)):
         response.resend_assignments = True
         session.tell_all_again()
-    if session.running_differs(request.running_hash):
+    if session.running_differs(request.running_hash) or session.wants_report:
         response.resend_report = True
     return response
 

@@ -28,11 +28,12 @@ def unheard(now: float) -> Liveness:
 
 def opened(old: Liveness, now: float, now_ms: int, *, session: str, boot_id: str) -> Liveness:
     """The node's agent opened a session. What it runs is known once it has reported."""
+    alive = seen(old, now, now_ms)
     return replace(
-        seen(old, now, now_ms),
+        alive,
         session=session,
         boot_id=boot_id,
-        reported=old.reported and old.boot_id == boot_id,
+        reported=alive.reported and old.boot_id == boot_id,
     )
 
 
@@ -43,10 +44,23 @@ def seen(old: Liveness, now: float, now_ms: int) -> Liveness:
     return replace(
         old,
         state=NodeState.READY,
+        # After a silence what was known of its tasks is old: a report says how they are now.
+        reported=old.reported and old.state is NodeState.UNKNOWN,
         since=now,
         last_seen=now,
         last_seen_ms=now_ms,
         restarting=False,
+        leaving=False,
+    )
+
+
+def was_false(old: Liveness, new: Liveness) -> bool:
+    """Whether a suspicion turns out to have been false: nothing was wrong but the silence."""
+    return (
+        old.state is NodeState.SUSPECT
+        and new.state is NodeState.READY
+        and not old.leaving
+        and old.boot_id == new.boot_id
     )
 
 
@@ -67,7 +81,12 @@ def restarting(old: Liveness) -> Liveness:
 
 def going_down(old: Liveness, now: float) -> Liveness:
     """The machine said that it goes down: replicas need not wait, exclusive tasks must."""
-    return replace(old, state=NodeState.SUSPECT, since=now)
+    return replace(old, state=NodeState.SUSPECT, since=now, leaving=True)
+
+
+def lost(old: Liveness, now: float) -> Liveness:
+    """The operator said that the machine is off: nothing is waited for."""
+    return old if old.state is NodeState.DOWN else replace(old, state=NodeState.DOWN, since=now)
 
 
 def overdue(old: Liveness, now: float, timers: Timers, *, lenient: bool = False) -> Liveness | None:

@@ -75,6 +75,7 @@ class Session:
         self.heard = heard
         self.acknowledged: OrderId | None = None
         self.goodbye: dispatcher_pb2.Goodbye | None = None
+        self.wants_report = False  # after a silence: what was known of its tasks is old
         self._authority = authority
         self._stream = stream
         self._outbox: deque[Any] = deque()

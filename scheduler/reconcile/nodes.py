@@ -1,16 +1,17 @@
 """What silent, returned and drained nodes mean for the tasks on them.
 
-Dispatch judges liveness; here is decided what follows. Only DOWN is acted upon: an
-UNKNOWN node may run everything that its tasks say. A movable task of a DOWN node keeps
-its record and gets one named successor, since the node may come back any time; a pinned
-one waits for its node. Two tasks in a slot are settled only when both nodes have
-reported in this epoch.
+Dispatch judges liveness; here is decided what follows. An UNKNOWN node may run everything
+that its tasks say, so nothing follows. Of a SUSPECT node the replicas get a successor that
+are neither exclusive nor pinned nor global; of a DOWN one also the exclusive tasks, whose
+lease is over by then. A moved task keeps its record, since the node may come back any time;
+a pinned one waits for its node. Two copies are settled only when both nodes have reported
+since they were last silent. When moves may begin is for `brake` and `moves` to say.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 from homeport.lifecycle import Desired, TaskState
 from homeport.model import Availability, Cause, Health, NodeState, Service, Task
@@ -20,6 +21,9 @@ from scheduler.cluster.observed import is_ready
 from scheduler.cluster.snapshot import Snapshot
 from scheduler.reconcile import replicas
 from scheduler.reconcile.slots import Slot, name
+
+RECOVERY_SECONDS = 20.0
+"""How long two copies of which neither is well are both kept."""
 
 
 def is_down(snapshot: Snapshot, task: Task) -> bool:
@@ -32,49 +36,115 @@ def is_movable(service: Service, task: Task) -> bool:
     return not task.pinned and not service.mode.is_global
 
 
+def gives_up(snapshot: Snapshot, task: Task) -> bool:
+    """Whether the task's node has been silent for long enough for another to run its like."""
+    state = snapshot.observed.node(task.node).state
+    if task.needs_lease:
+        return lease_is_over(state)
+    return state in (NodeState.SUSPECT, NodeState.DOWN)
+
+
+def lease_is_over(state: NodeState) -> bool:
+    """Whether a node in this state certainly runs no exclusive task any more.
+
+    DOWN comes after the node's lease, a margin and what clocks may differ by.
+    """
+    return state is NodeState.DOWN
+
+
 def awaits_successor(snapshot: Snapshot, service: Service, slot: Slot) -> str:
     """Why a slot with live tasks wants one more, as a sentence; empty: it does not.
 
-    The slot then holds an old task and one successor, never more.
+    The slot then holds an old task and one successor, never more that are wanted.
     """
     live = [*slot.wanted, *slot.stopping]
     if len(slot.wanted) > 1 or not live:
         return ""
-    if any(not is_down(snapshot, task) or not is_movable(service, task) for task in live):
+    if not all(is_movable(service, task) and gives_up(snapshot, task) for task in live):
         return ""
-    if any(task.exclusive for task in slot.wanted) and len(live) > 1:
-        return ""
-    return f"node {name(snapshot, live[-1].node)} is down"
+    node = live[-1].node
+    state = snapshot.observed.node(node).state
+    is_lost = (record := snapshot.stored.node(node)) is not None and record.lost_ms
+    how = "is lost" if is_lost else "is down" if state is NodeState.DOWN else "is silent"
+    return f"node {name(snapshot, node)} {how}"
 
 
-def settle(snapshot: Snapshot, slots: Mapping[int, Slot]) -> list[Change]:
-    """End the surplus task of each slot whose old task's node came back."""
-    changes: list[Change] = []
+def awaits_node(snapshot: Snapshot, slot: Slot) -> str:
+    """Why an empty slot is not filled yet though another node could: a sentence's end, or empty.
+
+    After a cold start the nodes come back one by one, and the first must not get everything.
+    """
+    if slot.last is None:
+        return ""
+    node = snapshot.stored.node(slot.last.node)
+    if node is None or node.availability is not Availability.ACTIVE:
+        return ""
+    if snapshot.observed.node(node.id).state is not NodeState.UNKNOWN:
+        return ""
+    return f"waits for node {node.name}, where its last task was, to report or to be down"
+
+
+@dataclass(slots=True)
+class Settled:
+    """Which surplus tasks end, and when to look again (boot time; 0: when something changes)."""
+
+    changes: list[Change] = field(default_factory=list)
+    wake_at: float = 0.0
+
+
+def settle(snapshot: Snapshot, slots: Mapping[int, Slot]) -> Settled:
+    """End the surplus task of each slot that has two."""
+    settled = Settled()
     for number in sorted(slots):
-        surplus = _surplus(snapshot, slots[number].wanted)
-        if surplus is not None:
-            changes += replicas.remove(snapshot, [surplus[0]], Cause.RECONCILER, surplus[1])
-    return changes
+        tasks = slots[number].wanted
+        if len(tasks) < 2:
+            continue
+        surplus = _surplus(snapshot, tasks[0], tasks[-1])
+        if isinstance(surplus, tuple):
+            settled.changes += replicas.remove(snapshot, [surplus[0]], Cause.RECONCILER, surplus[1])
+        elif surplus and (not settled.wake_at or surplus < settled.wake_at):
+            settled.wake_at = surplus
+    return settled
 
 
-def _surplus(snapshot: Snapshot, tasks: list[Task]) -> tuple[Task, str] | None:
-    if len(tasks) < 2:
-        return None
-    old, new = tasks[0], tasks[-1]
+def _surplus(snapshot: Snapshot, old: Task, new: Task) -> tuple[Task, str] | float:
+    """The copy that goes, and why; or the boot time at which that may be known (0: no idea)."""
+    moved = f"its successor on node {name(snapshot, new.node)} has taken its place"
+    if old.needs_lease:
+        return old, moved  # never two: what was moved is not wanted any more
     if is_down(snapshot, old) and is_down(snapshot, new):
         # Both are lost: the older is given up, so that the slot may have a third.
         return old, "its node and that of its successor are down"
-    if not all(_reported(snapshot, task) for task in (old, new)):
+    if not (has_reported(snapshot, old) and has_reported(snapshot, new)):
+        return 0.0
+    if old.generation < new.generation:
+        return old, moved
+    runs = [since for each in (old, new) if (since := _runs_since_ms(snapshot, each)) is not None]
+    if not runs:
+        # Neither is well: the old one is given a moment to become so.
+        seen = [snapshot.observed.node(task.node).since for task in (old, new)]
+        until = max(seen) + RECOVERY_SECONDS
+        return (old, moved) if until <= snapshot.now else until
+    if _runs_since_ms(snapshot, old) == min(runs):
+        return new, f"the task that it replaced runs again on node {name(snapshot, old.node)}"
+    return old, moved
+
+
+def _runs_since_ms(snapshot: Snapshot, task: Task) -> int | None:
+    """Since when the copy has been running and healthy (wall clock); None: it is not.
+
+    By its node's clock, which may be far off: it cannot have run before it was placed.
+    """
+    status = snapshot.observed.status(task.id)
+    if status is None or not is_ready(status):
         return None
-    statuses = snapshot.observed
-    if old.exclusive or old.generation < new.generation or not is_ready(statuses.status(old.id)):
-        return old, f"its successor on node {name(snapshot, new.node)} has taken its place"
-    return new, f"the task that it replaced runs again on node {name(snapshot, old.node)}"
+    return min(max(status.running_since_ms, task.created_ms), snapshot.now_ms)
 
 
-def _reported(snapshot: Snapshot, task: Task) -> bool:
+def has_reported(snapshot: Snapshot, task: Task) -> bool:
+    """Whether what is observed of the task was said after its node's last silence."""
     liveness = snapshot.observed.node(task.node)
-    return liveness.reported and liveness.state is not NodeState.DOWN
+    return liveness.reported and liveness.state is NodeState.READY
 
 
 def is_drained(snapshot: Snapshot, task: Task) -> bool:

@@ -1,22 +1,25 @@
 """How many surplus tasks on one node a reconciler may have stopped at once.
 
 An agent holds back a reconciler's removals that would stop more than three of its running
-tasks within ten seconds, and then waits for an operator's word. What is only surplus (a
-node with ten replicas came back, and their successors run elsewhere) must not get there, so
-it is stopped a few at a time. A newcomer's mistake: counting from when the word was given.
-The node may hear it late; what counts is when the last ones were gone.
+tasks, or more than a quarter, within ten seconds, and then waits for an operator's word. What
+is only surplus (a node with ten replicas came back, and their successors run elsewhere) must
+not get there, so it is stopped a few at a time. A newcomer's mistake: counting from when the
+word was given. The node may hear it late; what counts is when the last ones were gone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
-from homeport.lifecycle import Desired
+from homeport.lifecycle import Desired, TaskState
 from homeport.model import Cause, NodeId, Task
 from scheduler.cluster.changes import Change, Put
 from scheduler.cluster.snapshot import Snapshot
 
 AT_ONCE_MAX = 3
+AT_ONCE_PART = 4
+"""Or one in so many of the node's running tasks, if that is more: as agents count."""
 WINDOW_SECONDS = 11.0
 """The agent's ten, and a little for the way."""
 
@@ -64,8 +67,16 @@ class Pace:
             self._gone[node] = lately
         else:
             self._gone.pop(node, None)
-        going = sum(map(_is_surplus, snapshot.stored.tasks_of_node(node)))
-        return AT_ONCE_MAX - len(lately) - going
+        tasks = snapshot.stored.tasks_of_node(node)
+        going = sum(map(_is_surplus, tasks))
+        running = sum(map(partial(_is_running, snapshot), tasks))
+        most = max(AT_ONCE_MAX, (running + len(lately)) // AT_ONCE_PART)
+        return most - len(lately) - going
+
+
+def _is_running(snapshot: Snapshot, task: Task) -> bool:
+    status = snapshot.observed.status(task.id)
+    return status is not None and status.state is TaskState.RUNNING
 
 
 def _is_surplus(task: Task) -> bool:

@@ -8,7 +8,7 @@ newcomer's mistake: deciding here. This only asks.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from homeport.model import Node, NodeId, RolloutState, Service, ServiceId, Task, TaskId
 from homeport.spec import ServiceSpec
@@ -97,7 +97,9 @@ def _running(
         said.append(replicas.decide(snapshot, service, slots))
         numbers = replicas.wanted(service)
     wanted = {number: slots.get(number) or Slot(number) for number in numbers}
-    said.append(nodes.settle(snapshot, wanted))
+    settled = nodes.settle(snapshot, wanted)
+    said.append(settled.changes)
+    decision.wake(settled.wake_at)
     said.append(_drained(snapshot, fleet, service, wanted, decision))
     progress = rollouts.decide(snapshot, service, spec, wanted)
     said.append(progress.changes)
@@ -137,6 +139,7 @@ def _vacancies(
             if node is not None
             else scheduling.data_node(snapshot, fleet, service.id, generation, slot.last)
         )
+        live = [*slot.wanted, *slot.stopping]
         found.append(
             Vacancy(
                 service=service.id,
@@ -148,6 +151,9 @@ def _vacancies(
                 not_before=verdict.not_before,
                 only=only,
                 excluded=excluded[generation],
+                blocked="" if node is not None or live else nodes.awaits_node(snapshot, slot),
+                leaves=live[-1].node if live else None,
+                needs_lease=any(task.needs_lease for task in live),
             )
         )
     return found
@@ -205,18 +211,7 @@ def _blocked(
 
 
 def _held(vacancy: Vacancy, why: str) -> Vacancy:
-    return Vacancy(
-        service=vacancy.service,
-        slot=vacancy.slot,
-        n=vacancy.n,
-        generation=vacancy.generation,
-        reason=vacancy.reason,
-        failures=vacancy.failures,
-        not_before=vacancy.not_before,
-        blocked=why,
-        only=vacancy.only,
-        excluded=vacancy.excluded,
-    )
+    return replace(vacancy, blocked=why)
 
 
 def _drained(

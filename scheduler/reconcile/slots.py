@@ -59,6 +59,8 @@ class Vacancy:
     blocked: str = ""  # what must happen first: a sentence; empty: nothing
     only: NodeId | None = None
     excluded: tuple[NodeId, ...] = ()
+    leaves: NodeId | None = None  # the silent node of the task that it is to stand in for
+    needs_lease: bool = False  # that task does: an exclusive one moves
 
 
 def of_service(snapshot: Snapshot, service: ServiceId) -> dict[int, Slot]:

@@ -16,7 +16,7 @@ from homeport.model import (
 )
 from scheduler.cluster import keys
 from scheduler.cluster.changes import Change, Delete, Put
-from scheduler.cluster.observed import Waiting
+from scheduler.cluster.observed import Brake, Waiting
 from scheduler.cluster.tables import View
 
 _ROLLOUT = {
@@ -93,6 +93,18 @@ def waits(waiting: Waiting, now_ms: int) -> Event:
         reason="Waiting",
         message=waiting.reason,
     )
+
+
+def brake(before: Brake | None, after: Brake | None, now_ms: int) -> Event | None:
+    """The brake went on or off, or holds for another cause."""
+    if after is None:
+        if before is None:
+            return None
+        reason, message = "BrakeOff", "the brake is off: tasks of silent nodes may move again"
+    else:
+        reason = "BrakeOn" if before is None else "BrakeChanged"
+        message = f"nothing moves: {after.cause}"
+    return Event(at_ms=now_ms, kind="scheduler", object="brake", reason=reason, message=message)
 
 
 def _of_task(

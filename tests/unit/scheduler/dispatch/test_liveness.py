@@ -110,3 +110,41 @@ def test_two_machines_with_one_identity_are_told_apart_by_alternating_boots():
     assert liveness.identity(boots, "b1", 3.0) is Identity.DUPLICATE  # nobody boots backwards
     assert liveness.identity(boots, "b3", 4.0) is Identity.REPLACES
     assert liveness.identity(boots, "b1", 3.0 + liveness.ALTERNATION_SECONDS) is Identity.REPLACES
+
+
+def suspect(**fields):
+    return Liveness(
+        state=NodeState.SUSPECT, last_seen=100.0, reported=True, boot_id="b1", session="s", **fields
+    )
+
+
+def test_after_a_silence_nothing_is_known_of_a_nodes_tasks_until_it_has_reported():
+    assert not liveness.seen(suspect(), 106.0, 0).reported
+    back = liveness.opened(suspect(), 106.0, 0, session="t", boot_id="b1")
+    assert not back.reported
+    assert liveness.seen(ready(reported=True), 101.0, 0).reported
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        pytest.param(suspect(), {}, True, id="it was silent, and there all the time"),
+        pytest.param(suspect(), {"session": "t"}, True, id="also when it had to dial again"),
+        pytest.param(suspect(), {"boot_id": "b2"}, False, id="its machine was restarted"),
+        pytest.param(suspect(leaving=True), {}, False, id="it had said that it goes down"),
+        pytest.param(
+            Liveness(state=NodeState.DOWN, boot_id="b1"), {}, False, id="it was down by then"
+        ),
+    ],
+)
+def test_a_suspicion_was_false_when_nothing_was_wrong_but_the_silence(old, new, expected):
+    back = liveness.opened(
+        old, 106.0, 0, session=new.get("session", "s"), boot_id=new.get("boot_id", "b1")
+    )
+    assert liveness.was_false(old, back) is expected
+
+
+def test_a_node_that_is_lost_by_the_operators_word_is_down_at_once():
+    assert liveness.lost(suspect(), 101.0).state is NodeState.DOWN
+    down = Liveness(state=NodeState.DOWN, since=3.0)
+    assert liveness.lost(down, 101.0) is down

@@ -1,0 +1,214 @@
+"""What silence, and a return, mean for tasks: who gets a successor, and which copy stays."""
+
+from dataclasses import replace
+
+import pytest
+
+from homeport.lifecycle import Desired, TaskState
+from homeport.model import Availability, Health, NodeState
+from homeport.spec import Mode
+from scheduler.cluster.observed import Liveness
+from tests.builders import World, spec, volume_mount
+
+SHAPES = {
+    "replica": {},
+    "exclusive": {"exclusive": True},
+    "pinned": {"mounts": (volume_mount("data"),)},
+    "pinned and exclusive": {"mounts": (volume_mount("data"),), "exclusive": True},
+    "global": {"mode": Mode.GLOBAL},
+}
+
+
+class Cluster(World):
+    """Two nodes, one service, and its task on node a."""
+
+    def __init__(self, shape="replica"):
+        super().__init__()
+        self.a = self.add_node("a", 1)
+        self.service = self.apply(spec("web", **SHAPES[shape]), replicas=1)
+        self.settle(40)
+        self.b = self.add_node("b", 2)
+        (self.old,) = self.live(self.service)
+
+    def silent(self, state, node=None):
+        self.set_state(node or self.a, state)
+        return self
+
+    def is_replaced(self):
+        self.look()
+        return len([task for task in self.live(self.service) if task.slot == self.old.slot]) == 2
+
+    def reported(self, task, state=TaskState.RUNNING, **fields):
+        self.observed.statuses.pop(task.id, None)
+        self.report(task.id, state, **fields)
+
+    def back(self):
+        """Both nodes are READY and have reported."""
+        for node in (self.a, self.b):
+            self.observed.put_liveness(
+                node, Liveness(state=NodeState.READY, reported=True, since=self.now)
+            )
+
+    def stays(self):
+        """The nodes of the tasks that are still wanted after a look."""
+        self.look()
+        return self.nodes_of(self.service)
+
+
+@pytest.mark.parametrize(
+    ("shape", "state", "expected"),
+    [
+        ("replica", NodeState.UNKNOWN, False),
+        ("replica", NodeState.SUSPECT, True),
+        ("replica", NodeState.DOWN, True),
+        ("exclusive", NodeState.UNKNOWN, False),
+        ("exclusive", NodeState.SUSPECT, False),  # S1: its lease may last
+        ("exclusive", NodeState.DOWN, True),
+        ("pinned", NodeState.SUSPECT, False),
+        ("pinned", NodeState.DOWN, False),  # S10: its data is there
+        ("pinned and exclusive", NodeState.DOWN, False),
+        ("global", NodeState.SUSPECT, False),
+        ("global", NodeState.DOWN, False),
+    ],
+)
+def test_s1_s10_who_gets_a_successor_while_its_node_is_silent(shape, state, expected):
+    assert Cluster(shape).silent(state).is_replaced() is expected
+
+
+def test_s1_what_moved_is_not_wanted_any_more_on_its_old_node_before_that_is_back():
+    cluster = Cluster("exclusive").silent(NodeState.DOWN)
+    cluster.rest()
+    old = cluster.tables.task(cluster.old.id)
+    assert old.desired is Desired.REMOVED
+    assert cluster.nodes_of(cluster.service) == ["b"]
+
+
+def test_s1_an_exclusive_task_whose_second_node_is_down_too_moves_on():
+    cluster = Cluster("exclusive").silent(NodeState.DOWN)
+    cluster.rest()
+    cluster.add_node("c", 3)
+    cluster.silent(NodeState.DOWN, cluster.b)
+    cluster.rest()
+    assert cluster.nodes_of(cluster.service) == ["c"]
+
+
+def test_s1_but_not_while_the_first_is_back_and_has_not_given_it_up():
+    cluster = Cluster("exclusive").silent(NodeState.DOWN)
+    cluster.rest()
+    cluster.add_node("c", 3)
+    cluster.silent(NodeState.READY).silent(NodeState.DOWN, cluster.b)
+    cluster.rest()
+    assert cluster.nodes_of(cluster.service) == ["b"]
+
+
+def test_s1_an_exclusive_task_that_is_being_stopped_is_replaced_when_it_says_so_not_before():
+    cluster = Cluster("exclusive")
+    cluster.set_availability(cluster.a, Availability.DRAIN)
+    cluster.rest()
+    assert cluster.live(cluster.service) == []
+    cluster.silent(NodeState.SUSPECT)
+    cluster.rest()
+    assert cluster.live(cluster.service) == []
+    cluster.silent(NodeState.READY)
+    cluster.report(cluster.old.id, TaskState.SHUTDOWN)
+    cluster.rest()
+    assert cluster.nodes_of(cluster.service) == ["b"]
+
+
+def two_copies(shape="replica"):
+    cluster = Cluster(shape).silent(NodeState.SUSPECT)
+    assert cluster.is_replaced()
+    cluster.new = cluster.live(cluster.service)[-1]
+    cluster.pass_time(5)
+    return cluster
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "stays"),
+    [
+        ((TaskState.RUNNING, Health.NONE, 0), (TaskState.RUNNING, Health.NONE, 4_000), "a"),
+        ((TaskState.RUNNING, Health.NONE, 0), (TaskState.PREPARING, Health.NONE, 0), "a"),
+        # The old one's machine was restarted: the other has been running for longer.
+        ((TaskState.RUNNING, Health.NONE, 4_000), (TaskState.RUNNING, Health.NONE, 2_000), "b"),
+        ((TaskState.RUNNING, Health.UNHEALTHY, 0), (TaskState.RUNNING, Health.HEALTHY, 4_000), "b"),
+        ((TaskState.BACKOFF, Health.NONE, 0), (TaskState.RUNNING, Health.NONE, 4_000), "b"),
+        ((TaskState.RUNNING, Health.STARTING, 0), (TaskState.RUNNING, Health.HEALTHY, 0), "b"),
+    ],
+)
+def test_of_two_copies_the_one_that_has_been_running_and_healthy_longest_stays(old, new, stays):
+    cluster = two_copies()
+    begin = cluster.new.created_ms
+    for task, (state, health, since) in ((cluster.old, old), (cluster.new, new)):
+        cluster.reported(task, state, health=health, running_since_ms=begin + since)
+    cluster.back()
+    assert cluster.stays() == [stays]
+
+
+def test_a_clock_that_says_1970_makes_no_copy_older_than_its_record():
+    cluster = two_copies()
+    cluster.reported(cluster.old, running_since_ms=cluster.old.created_ms + 1)
+    cluster.reported(cluster.new, running_since_ms=1)
+    cluster.back()
+    assert cluster.stays() == ["a"]
+
+
+def test_of_two_copies_of_which_neither_is_well_the_new_one_stays_after_a_while():
+    cluster = two_copies()
+    for task in (cluster.old, cluster.new):
+        cluster.reported(task, TaskState.PREPARING)
+    cluster.back()
+    assert cluster.stays() == ["a", "b"]
+    cluster.pass_time(20)
+    assert cluster.stays() == ["b"]
+
+
+@pytest.mark.parametrize("node", ["a", "b"])
+@pytest.mark.parametrize(
+    "liveness",
+    [
+        Liveness(state=NodeState.SUSPECT, reported=True),
+        Liveness(state=NodeState.READY, reported=False),
+        Liveness(state=NodeState.UNKNOWN),
+    ],
+)
+def test_s9_nothing_is_surplus_before_both_nodes_have_reported_since_their_silence(node, liveness):
+    cluster = two_copies()
+    for task in (cluster.old, cluster.new):
+        cluster.reported(task)
+    cluster.back()
+    cluster.observed.put_liveness(f"node-{node}", liveness)
+    assert len(cluster.stays()) == 2
+
+
+def test_l10_an_empty_slot_waits_for_its_last_node_to_report_or_to_be_down():
+    cluster = Cluster()
+    cluster.report(cluster.old.id, TaskState.FAILED, node_is_cause=False)
+    cluster.look()
+    cluster.set_state(cluster.a, NodeState.UNKNOWN, reported=False)
+    cluster.pass_time(400)
+    cluster.look()
+    assert cluster.live(cluster.service) == []
+    waiting = cluster.observed.waiting[cluster.service][1]
+    assert "waits for node a, where its last task was" in waiting.reason
+    cluster.set_state(cluster.a, NodeState.DOWN, reported=False)
+    cluster.look()
+    assert cluster.nodes_of(cluster.service) == ["b"]
+
+
+def test_l10_a_service_that_is_new_need_not_wait_for_nodes_that_have_not_reported():
+    cluster = Cluster()
+    cluster.set_state(cluster.a, NodeState.UNKNOWN, reported=False)
+    service = cluster.apply(spec("fresh"), replicas=1)
+    cluster.look()
+    assert cluster.nodes_of(service) == ["b"]
+    assert len(cluster.live(cluster.service)) == 1  # and what is there stays
+
+
+def test_a_replica_of_an_old_generation_goes_when_its_node_is_back():
+    cluster = two_copies()
+    cluster.put(replace(cluster.new, generation=2))
+    for task in (cluster.old, cluster.new):
+        cluster.reported(task)
+    cluster.back()
+    cluster.look()
+    assert [task.generation for task in cluster.live(cluster.service)] == [2]
