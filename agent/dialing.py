@@ -1,7 +1,9 @@
 """Which scheduler to try next, and how long to wait first: the decider of `agent.session`.
 
 In turn, the first retry at once, each later one after twice the pause. A newcomer's
-mistake: pausing before the leader whom another scheduler has named; there we go at once.
+mistake: pausing before the leader whom another scheduler has named; there we go at once,
+however many tries came to nothing while there was none. Only a leader who names another in
+turn is not believed without a pause, or two followers could send us to and fro.
 """
 
 from __future__ import annotations
@@ -10,7 +12,8 @@ from collections.abc import Sequence
 
 RETRY_SECONDS = 0.2
 """Pause before the second retry; the first comes at once, each later one doubles it."""
-RETRY_MAX_SECONDS = 5.0
+RETRY_MAX_SECONDS = 2.0
+"""A node lease allows three seconds to find a new leader (`scheduler.config`), jitter included."""
 SETTLED_SECONDS = 10.0
 """A session that lasted so long was a good one: the next retry comes at once again."""
 
@@ -24,11 +27,13 @@ class Dialing:
         """Tries in a row that came to nothing, or not to much."""
         self._turn = 0
         self._leader = ""
+        self._is_at_named = False
 
     def next(self, addresses: Sequence[str]) -> str:
         """The address to try now."""
-        if leader := self._leader:
-            self._leader = ""
+        leader, self._leader = self._leader, ""
+        self._is_at_named = bool(leader)
+        if leader:
             return leader
         address = addresses[self._turn % len(addresses)]
         self._turn += 1
@@ -50,6 +55,6 @@ class Dialing:
             self.failures = 0
         self.failures += 1
         back_off = 0.0
-        if self.failures > 1:
+        if self.failures > 1 and (not leader or self._is_at_named):
             back_off = min(RETRY_MAX_SECONDS, RETRY_SECONDS * 2.0 ** min(self.failures - 2, 10))
         return (0.0 if leader else pause_seconds), back_off

@@ -17,9 +17,9 @@ def test_schedulers_take_turns() -> None:
 def test_the_first_retry_comes_at_once_and_the_pauses_double_up_to_a_limit() -> None:
     dialing = Dialing()
     found = [failing(dialing)[1] for _ in range(9)]
-    assert found == [0.0, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0, 5.0]
+    assert found == [0.0, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0, 2.0, 2.0]
     for _ in range(2000):
-        assert failing(dialing)[1] == 5.0
+        assert failing(dialing)[1] == 2.0
 
 
 def test_after_a_session_that_lasted_the_next_try_comes_at_once() -> None:
@@ -44,3 +44,21 @@ def test_the_leader_that_was_named_is_tried_at_once_and_only_once() -> None:
     assert dialing.ended(0.0, pause_seconds=5.0, leader="z") == (0.0, 0.0)
     assert [dialing.next(ALL), dialing.next(ALL)] == ["z", "b"]
     assert failing(dialing, pause=5.0) == (5.0, 0.2)
+
+
+def test_the_leader_that_was_named_is_tried_at_once_after_many_failures_too() -> None:
+    dialing = Dialing()
+    for _ in range(8):
+        dialing.next(ALL)
+        failing(dialing)
+    dialing.next(ALL)
+    assert dialing.ended(0.0, pause_seconds=0.0, leader="z") == (0.0, 0.0)
+
+
+def test_a_named_leader_that_names_another_is_believed_after_a_pause() -> None:
+    dialing = Dialing()
+    for named in ("y", "z"):
+        dialing.next(ALL)
+        pauses = dialing.ended(0.0, pause_seconds=0.0, leader=named)
+    assert pauses == (0.0, 0.2)
+    assert dialing.next(ALL) == "z"
