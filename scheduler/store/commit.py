@@ -263,7 +263,9 @@ class Committer:
                 record = await self._store.get(lane.key)
                 lane.version = record.version if record is not None else ABSENT
             lane.count += 1
-            mark = Write(lane.key, str(lane.count).encode(), lane.version)
+            # For whoever reads the history: in whose name this was written.
+            words = f"{lane.count} epoch {fence.epoch}" if fence is not None else str(lane.count)
+            mark = Write(lane.key, words.encode(), lane.version)
             try:
                 revision = await self._store.commit((*writes, mark), fence)
             except Conflict as error:
