@@ -130,7 +130,7 @@ class Cluster:
     def start(self) -> Self:
         """Start all of it and return when all three nodes are ready."""
         with ExitStack() as undo:
-            undo.callback(lambda: self.client.close())
+            undo.callback(self._close_client)
             if self.etcd is not None:
                 undo.enter_context(self.etcd)
             undo.callback(self._end)
@@ -141,6 +141,9 @@ class Cluster:
             self.wait_for(self._begun, "all nodes to be ready")
             self._undo = undo.pop_all()
         return self
+
+    def _close_client(self) -> None:
+        self.client.close()  # another one than at the start, perhaps
 
     def _begun(self) -> bool:
         for daemon in [*self.agents.values(), *(each.daemon for each in self.schedulers)]:

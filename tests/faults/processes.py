@@ -26,12 +26,12 @@ REPLICAS = ("web", "plain", "door")
 def agent_killed(world: World) -> None:
     node = world.where("mover")
     agent = world.cluster.agents[node]
-    before, since = world.facts(), world.session(node)
+    before = world.facts()
     with world.fault("F01", scope="agent", nodes=(node,)):
         agent.kill9()
         assert not agent.alive
         agent.start()
-        world.wait(lambda: world.session(node) not in ("", since), "a new session of the agent")
+        world.wait(lambda: world.agent_ready(node), "the agent to have a session")
     assert world.facts() == before
 
 

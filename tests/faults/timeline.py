@@ -53,7 +53,7 @@ def draw(
             if (life.node, life.slot) == (node, slot)
         ]
     y = 40 + (len(rows) + 1) * _ROW
-    parts.append(f'<text x="4" y="{y + 11}">users' changes</text>')
+    parts.append(f'<text x="4" y="{y + 11}">changes by users</text>')
     parts += [
         _bar(
             x(each.invoked_ns),

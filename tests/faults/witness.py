@@ -1,9 +1,9 @@
 """The witness: a container that knows whether it is alone, and says so twenty times a second.
 
 Every 50 ms it appends `beat <slot> <container> <token> <seconds of boot time>` to a file in a
-directory that all hosts share, holding a lock there. It never waits for the lock: whoever finds it taken has
-met a rival, and writes VIOLATION. It is also the storage that fencing is for: a token lower than
-the highest that was ever seen is REFUSED.
+directory that all hosts share, holding a lock there. It never waits for the lock: whoever finds
+it taken has met a rival, and writes VIOLATION. It is also the storage that fencing is for: a token
+lower than the highest that was ever seen is REFUSED.
 
 A newcomer would trust the lock alone. A rival that is frozen keeps it and lives; a rival whose
 process is gone has left it: just what "two at once" means here. Shell and busybox are enough, and

@@ -15,6 +15,7 @@ import json
 import shutil
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -23,7 +24,7 @@ from typing import Any, Self
 from homeport.v1 import types_pb2
 from tests.faults import loading, registry, verdicts, witness
 from tests.faults.checks import exclusive
-from tests.faults.cluster import IMAGES, Cluster
+from tests.faults.cluster import AGENT_PORT, IMAGES, Cluster
 from tests.faults.history import Recorder, Violation, Window, now_ns
 from tests.testbed.hosts import Lab
 from tests.testbed.ledger import current_run
@@ -231,12 +232,14 @@ class World:
             for service, count in counts.items()
         )
 
-    def session(self, node: str) -> str:
-        """What tells one session of a node from the next; empty while it has none."""
-        for view in self.cluster.client.nodes():
-            if view.node.name == node:
-                return str(view.session_since)
-        return ""
+    def agent_ready(self, node: str) -> bool:
+        """Whether that agent has adopted its containers and has a session, as it says itself."""
+        address = f"http://{self.cluster.host(node).address}:{AGENT_PORT}/readyz"
+        try:
+            with urllib.request.urlopen(address, timeout=2) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False
 
     def beats(self, service: str, *, within_seconds: float = 1.0) -> bool:
         """Whether a witness has written lately."""

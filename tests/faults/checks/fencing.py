@@ -12,7 +12,8 @@ from tests.faults.history import StoreEvent, Violation
 
 MARKS = "meta/write-id/"
 LEADER = "leader"
-_UNMARKED = ("meta/", LEADER)
+_UNMARKED = ("meta/", LEADER, "schedulers/")
+"""The election itself, and who is there to be elected: each writes its own, under its lease."""
 
 
 def writers(events: Iterable[StoreEvent], allowed: tuple[str, ...] = ()) -> list[Violation]:
