@@ -43,6 +43,7 @@ from scheduler.store.measured import MeasuredStore
 
 if TYPE_CHECKING:
     from scheduler.http.server import HttpServer
+    from scheduler.store.etcd.maintenance import Maintenance
 
 GRACE_SECONDS = 2.0
 """How long calls that run may go on when the scheduler stops."""
@@ -74,6 +75,7 @@ async def run(config: Config) -> None:
 
 
 async def open_store(config: Config, clock: Clock) -> Store:
+    """The store that the settings name. Raises StoreError, ConfigError."""
     if config.store == "memory":
         from scheduler.store.memory import MemoryStore
 
@@ -88,6 +90,36 @@ async def open_store(config: Config, clock: Clock) -> Store:
     from scheduler.store.sqlite import SqliteStore
 
     return await SqliteStore.open(Path(config.state_dir) / "store.db", clock=clock)
+
+
+def _care(
+    config: Config,
+    clock: Clock,
+    metrics: Metrics,
+    core: Core,
+    store: Store,
+    randomness: Randomness,
+) -> Maintenance | None:
+    """Who looks after the store; None for one that needs nobody."""
+    if config.store != "etcd":
+        return None
+    from scheduler.store.etcd import EtcdStore
+    from scheduler.store.etcd.maintenance import Maintenance
+
+    assert isinstance(store, EtcdStore)
+    return Maintenance(
+        store,
+        leading=lambda: (core.is_leading, bool(core.lanes.leader)),
+        metrics=metrics,
+        clock=clock,
+        randomness=randomness,
+        is_on=config.store_maintenance,
+    )
+
+
+async def _run_care(care: Maintenance | None) -> None:
+    if care is not None:
+        await care.run()
 
 
 def _secret(path: str) -> str:
@@ -106,7 +138,7 @@ async def _serve(
     randomness = system_randomness()
     stop = _Signals()
     host, port = split_address(config.listen, "listen")
-    api = ApiServer(metrics, randomness)
+    api = ApiServer(metrics, randomness, store=store.name)
     port = api.bind(f"{_bracketed(host)}:{port}")
     address = config.advertise or f"{_reachable(host, config.name)}:{port}"
     hop = GrpcHop(address)
@@ -132,7 +164,8 @@ async def _serve(
             ),
         ]
     )
-    pages = await _pages(config, metrics, core, store.name)
+    care = _care(config, clock, metrics, core, store, randomness)
+    pages = await _pages(config, metrics, core, store.name, care)
     log.info(
         "serving",
         grpc=f"{_bracketed(host)}:{port}",
@@ -148,6 +181,7 @@ async def _serve(
             sweeping = background.create_task(
                 _sweep_images(core, images, clock, randomness), name="unused images"
             )
+            caring = background.create_task(_run_care(care), name="care for the store")
             systemd.notify("READY=1", f"STATUS=serving on {address}")
             await stop.wait()
             systemd.notify("STOPPING=1")
@@ -156,6 +190,7 @@ async def _serve(
             running.cancel()
             watchdog.cancel()
             sweeping.cancel()
+            caring.cancel()
     finally:
         if pages[0] is not None:
             await pages[0].close()
@@ -211,7 +246,7 @@ async def _sweep_images(core: Core, images: Images, clock: Clock, randomness: Ra
 
 
 async def _pages(
-    config: Config, metrics: Metrics, core: Core, store_name: str
+    config: Config, metrics: Metrics, core: Core, store_name: str, care: Maintenance | None
 ) -> tuple[HttpServer | None, str]:
     """The HTTP server and its address; (None, "") where none is wanted."""
     if not config.http:
@@ -235,7 +270,7 @@ async def _pages(
             registry=metrics.registry,
             standing=standing,
             snapshot=core.snapshot,
-            checks=lambda: _checks(core),
+            checks=lambda: _checks(core, care),
         )
     )
     host, port = split_address(config.http, "http")
@@ -243,9 +278,13 @@ async def _pages(
     return server, f"{_bracketed(host)}:{port}"
 
 
-def _checks(core: Core) -> Iterator[tuple[str, bool, str]]:
+def _checks(core: Core, care: Maintenance | None) -> Iterator[tuple[str, bool, str]]:
     revision = core.mirror.revision
     yield "store", revision > 0, f"followed up to revision {revision}" if revision else "not read"
+    if care is not None:
+        trouble = "; ".join(care.conditions)
+        # One member may be lost without harm: what counts is whether the store answers.
+        yield "members of the store", True, trouble or f"all {len(care.statuses)} serve"
     if core.is_leading:
         yield "leader", True, "this scheduler leads"
     else:

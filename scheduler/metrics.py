@@ -7,7 +7,13 @@ read off a snapshot when somebody scrapes (`scheduler.http.views`).
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+)
 
 # A `_created` series for each other one doubles a page that nobody asked for.
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -51,5 +57,34 @@ class Metrics:
             "homeport_store_request_failures",
             "Requests to the store that failed, by kind of failure.",
             ("op", "backend", "failure"),
+            registry=self.registry,
+        )
+        self.store_member_up = Gauge(
+            "homeport_store_member_up",
+            "Whether a member of etcd serves and knows a leader.",
+            ("member",),
+            registry=self.registry,
+        )
+        self.store_size = Gauge(
+            "homeport_store_size_bytes",
+            "Size of a member's database file.",
+            ("member",),
+            registry=self.registry,
+        )
+        self.store_used = Gauge(
+            "homeport_store_used_bytes",
+            "What of a member's database file is in use.",
+            ("member",),
+            registry=self.registry,
+        )
+        self.store_full = Gauge(
+            "homeport_store_full",
+            "Whether etcd refuses writes for lack of space (alarm NOSPACE).",
+            registry=self.registry,
+        )
+        self.store_maintenance = Counter(
+            "homeport_store_maintenance",
+            "Compactions, defragmentations and disarmed alarms by this scheduler.",
+            ("action",),
             registry=self.registry,
         )

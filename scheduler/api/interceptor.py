@@ -50,9 +50,10 @@ class _Call:
 class Interceptor(grpc.aio.ServerInterceptor):
     """Wraps every handler."""
 
-    def __init__(self, metrics: Metrics, randomness: Randomness) -> None:
-        """`randomness` makes the ids of calls that bring none."""
+    def __init__(self, metrics: Metrics, randomness: Randomness, *, store: str = "") -> None:
+        """`randomness` makes the ids of calls that bring none; `store` is named when it is slow."""
         self._metrics = metrics
+        self._store = f"the store, {store}," if store else "the store"
         self._randomness = randomness
 
     async def intercept_service(
@@ -93,7 +94,7 @@ class Interceptor(grpc.aio.ServerInterceptor):
                             return await inner(request, context)
                     except TimeoutError as error:
                         raise Unwell(
-                            f"this took longer than {limit} s; the store may be slow or away"
+                            f"this took longer than {limit} s; {self._store} may be slow or away"
                         ) from error
                 except Exception as error:  # noqa: BLE001 (every failure becomes a status)
                     await _abort(context, call, call_id, error)

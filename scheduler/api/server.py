@@ -45,10 +45,10 @@ class CannotListen(Exception):
 class ApiServer:
     """The server with its health."""
 
-    def __init__(self, metrics: Metrics, randomness: Randomness) -> None:
-        """Nothing listens before `bind`."""
+    def __init__(self, metrics: Metrics, randomness: Randomness, *, store: str = "") -> None:
+        """Nothing listens before `bind`. `store` is what people call the store."""
         self._server = grpc.aio.server(
-            options=_OPTIONS, interceptors=[Interceptor(metrics, randomness)]
+            options=_OPTIONS, interceptors=[Interceptor(metrics, randomness, store=store)]
         )
         self._health = health.aio.HealthServicer()
 

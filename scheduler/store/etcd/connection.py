@@ -11,8 +11,8 @@ hanging, or of serving a watch that silently stands still.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import TypeVar
 
 import grpc
@@ -25,8 +25,9 @@ from scheduler.store.etcd.faults import Kind, Verdict, judge
 from scheduler.store.etcd.member import Member, credentials_of
 from scheduler.store.etcd.options import EtcdOptions
 
-CALL_SECONDS = 4.5
-"""A whole call, however many members are asked: writes are refused in under 5 s."""
+CALL_SECONDS = 3.5
+"""A whole call, however many members are asked. Longer than etcd needs to elect a leader, and
+short enough that the API can say within its 4.5 s what is wrong with whom."""
 TRY_SECONDS = 2.0
 """One member's time to answer."""
 CONNECT_SECONDS = 1.0
@@ -158,7 +159,17 @@ class Connection:
         """The preferred member, or the next whose connection stands, or just the next."""
         order = self.members[self._preferred :] + self.members[: self._preferred]
         order = tuple(each for each in order if each not in failed)
+        order = tuple(each for each in order if not each.rests) or order
         return next((each for each in order if each.is_ready), order[0])
+
+    @contextmanager
+    def resting(self, member: Member) -> Iterator[None]:
+        """Meanwhile this member is not asked if there is any other."""
+        member.rests = True
+        try:
+            yield
+        finally:
+            member.rests = False
 
     def sentence(self, *, is_write: bool) -> str:
         """What every member's trouble is, for people."""

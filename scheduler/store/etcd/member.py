@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-from aetcd.rpc import rpc_pb2_grpc
+from aetcd.rpc import rpc_pb2, rpc_pb2_grpc
 
 from scheduler.store.base import Unavailable
 from scheduler.store.etcd.options import EtcdOptions
@@ -41,6 +41,10 @@ class Member:
         self.url = url
         self.trouble = ""
         """Why its last call failed; empty while it serves."""
+        self.version = ""
+        """Of its etcd, as of its last status."""
+        self.rests = False
+        """Asked only when there is nobody else: it is being defragmented."""
         target = "dns:///" + url.partition("://")[2]
         self.channel = (
             grpc.aio.insecure_channel(target, options=_CHANNEL_OPTIONS)
@@ -76,6 +80,12 @@ class Member:
         except TimeoutError:
             return False
         return True
+
+    async def status(self, seconds: float) -> Any:
+        """What it says of itself, which needs neither a quorum nor a user. Raises AioRpcError."""
+        answer = await self.maintenance.Status(rpc_pb2.StatusRequest(), timeout=seconds)
+        self.version = answer.version
+        return answer
 
     async def close(self) -> None:
         """End the connection and all its calls."""

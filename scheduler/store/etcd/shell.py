@@ -239,4 +239,6 @@ class EtcdStore:
         async def ask(member: Member, metadata: Metadata, seconds: float) -> Any:
             return await member.kv.Range(request, metadata=metadata, timeout=seconds)
 
-        return await self.connection.call(ask)
+        answer = await self.connection.call(ask)
+        self._watches.seen(answer.header.revision)
+        return answer

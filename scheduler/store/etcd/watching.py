@@ -2,17 +2,20 @@
 
 The position is the last revision of which everything was handed on. A new stream begins *at*
 it, not behind it, and drops what is known: etcd then tells a compaction that went past the
-position, and only that. Nothing else moves the position, not even a progress notification:
-etcd before 3.4.25 and 3.5.8 may send one ahead of the events that it speaks of. They serve as
-a pulse instead: a stream on which nothing is heard although it was asked is ended, because a
-frozen member keeps its connections.
+position, and only that.
+
+Progress notifications are asked for, for two reasons. They are a pulse: a stream on which
+nothing is heard although it was asked is ended, because a frozen member keeps its connections.
+And they tell that nothing is missing up to a revision that others made, who share the etcd;
+but etcd before 3.4.25 and 3.5.8 may send one ahead of the events that it speaks of, so from
+those versions only the pulse is taken.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any
 
 import grpc
@@ -29,11 +32,14 @@ from scheduler.store.etcd.connection import (
     Connection,
 )
 from scheduler.store.etcd.faults import Kind
+from scheduler.store.etcd.health import has_safe_progress
 from scheduler.store.etcd.member import Member
 from scheduler.store.etcd.messages import Keys, change_of
 
 PULSE_SECONDS = 2.0
 """After so long a silence the member is asked for a sign of life, and so long it may take."""
+ASK_SECONDS = 0.03
+"""Between two questions of how far a watch is, while somebody waits for it."""
 
 log = structlog.get_logger(__name__)
 
@@ -65,7 +71,7 @@ class Watches:
                         if trouble:
                             log.info("a watch goes on", prefix=prefix, after=position)
                         pause, trouble = BACKOFF_SECONDS_MIN, ""
-                        if batch.changes:
+                        if batch.revision > position:
                             position = batch.revision
                             yield batch
             except _Broken as error:
@@ -75,6 +81,11 @@ class Watches:
                 trouble = str(error)
             await asyncio.sleep(jittered(pause, self._randomness))
             pause = min(2 * pause, BACKOFF_SECONDS_MAX)
+
+    def seen(self, revision: int) -> None:
+        """A read told this revision; streams that are behind it ask how far they are."""
+        for stream in self._streams:
+            stream.want(revision)
 
     def close(self) -> None:
         """End all streams; `connection.closed` is set."""
@@ -106,9 +117,15 @@ class Watches:
                     if event.kv.mod_revision > position
                 )
                 # What etcd cut into fragments is one commit, or several whole ones.
-                if changes and not response.fragment:
-                    yield Batch(changes[-1].version, tuple(changes))
+                if response.fragment:
+                    continue
+                if changes:
+                    stream.reached = changes[-1].version
+                    yield Batch(stream.reached, tuple(changes))
                     changes = []
+                elif stream.tells_progress and not (response.created or response.events):
+                    stream.reached = max(stream.reached, response.header.revision)
+                    yield Batch(stream.reached, ())
         except grpc.aio.AioRpcError as error:
             verdict = self._connection.judged(error)
             if verdict.kind is Kind.OUTDATED:
@@ -142,12 +159,15 @@ class Watches:
                 verdict = self._connection.judged(error)
                 self._connection.report(member, verdict.why)
                 raise _Broken(verdict.why) from None
+            if not member.version:
+                with suppress(grpc.aio.AioRpcError):
+                    await member.status(TRY_SECONDS)
         self._connection.check_open()
         key, end = self._keys.range(prefix)
         create = rpc_pb2.WatchCreateRequest(
             key=key, range_end=end, start_revision=position, fragment=True
         )
-        stream = _Stream(member, metadata, rpc_pb2.WatchRequest(create_request=create))
+        stream = _Stream(member, metadata, rpc_pb2.WatchRequest(create_request=create), position)
         self._streams.add(stream)
         return stream
 
@@ -155,20 +175,31 @@ class Watches:
 class _Stream:
     """One Watch call and its pulse."""
 
-    def __init__(self, member: Member, metadata: Any, create: Any) -> None:
+    def __init__(self, member: Member, metadata: Any, create: Any, position: int) -> None:
         self.ended = ""
         """Why we ended it; empty while we did not."""
+        self.reached = position
+        """Up to here everything was told."""
+        self.tells_progress = has_safe_progress(member.version)
+        self._wanted = 0
+        self._want = asyncio.Event()
         self._create = create
-        self._heard = True
+        self._responses = 0
         self._call = member.watch.Watch(self._requests(), metadata=metadata)
 
     async def read(self) -> Any:
         """The next response. Raises AioRpcError; CancelledError after `end`."""
         response = await self._call.read()
-        self._heard = True
+        self._responses += 1
         if response is grpc.aio.EOF:
             raise _Broken("etcd closed it")
         return response
+
+    def want(self, revision: int) -> None:
+        """Find out soon whether everything up to this revision was told."""
+        if self.tells_progress and revision > max(self.reached, self._wanted):
+            self._wanted = revision
+            self._want.set()
 
     def end(self, why: str) -> None:
         """End the call."""
@@ -176,15 +207,26 @@ class _Stream:
         self._call.cancel()
 
     async def _requests(self) -> AsyncIterator[Any]:
-        """What we send: the request, then a question whenever it has become quiet."""
+        """What we send: the request, then a question when it is quiet or somebody wants to know."""
+        progress = rpc_pb2.WatchRequest(progress_request=rpc_pb2.WatchProgressRequest())
         yield self._create
         while True:
-            self._heard = False
-            await asyncio.sleep(PULSE_SECONDS)
-            if self._heard:
+            heard = self._responses
+            try:
+                async with asyncio.timeout(PULSE_SECONDS):
+                    await self._want.wait()
+            except TimeoutError:
+                if self._responses > heard:
+                    continue
+                yield progress
+                await asyncio.sleep(PULSE_SECONDS)
+                if self._responses == heard:
+                    self.end(f"nothing heard for {2 * PULSE_SECONDS:.0f} s")
+                    return
                 continue
-            yield rpc_pb2.WatchRequest(progress_request=rpc_pb2.WatchProgressRequest())
-            await asyncio.sleep(PULSE_SECONDS)
-            if not self._heard:
-                self.end(f"nothing heard for {2 * PULSE_SECONDS:.0f} s")
-                return
+            # Mostly the events are on their way; and a watch that is behind does not answer.
+            await asyncio.sleep(ASK_SECONDS)
+            if self.reached < self._wanted:
+                yield progress
+            else:
+                self._want.clear()
