@@ -19,7 +19,7 @@ from homeport.model import Node, NodeId, NodeState, Service, ServiceId, Stack, T
 from homeport.seams import Clock, Randomness, jittered
 from scheduler.cluster import keys
 from scheduler.cluster.changes import Change
-from scheduler.cluster.observed import Dirt, Observed, Waiting
+from scheduler.cluster.observed import Dirt, Observed, Waiting, doubt_of
 from scheduler.cluster.snapshot import Snapshot
 from scheduler.cluster.stats import ERROR, PLACED, UNSCHEDULABLE, Stats
 from scheduler.config import Timers
@@ -45,6 +45,8 @@ from scheduler.store.base import Conflict, Fence, StoreError
 from scheduler.store.commit import Committer
 from scheduler.store.mirror import Mirror, MirrorChange
 
+LOAD_TASKS = 1_000
+"""Tasks taken into the fleet at a time, when it is first made."""
 LOOK_MAX = 500
 """Services in one look: the rest stays marked, so that heartbeats are answered in between."""
 REAP_SECONDS = 3600.0
@@ -139,7 +141,7 @@ class Controller:
         """Control the cluster until cancelled. Raises Fenced when somebody else leads."""
         unsubscribe = self._mirror.subscribe(self._changed)
         try:
-            self._start()
+            await self._start()
             while True:
                 await self._cycle()
                 await self._wait()
@@ -148,18 +150,24 @@ class Controller:
 
     # ------------------------------------------------------------ what is dirty
 
-    def _start(self) -> None:
-        """A new leader looks at everything once."""
+    async def _start(self) -> None:
+        """A new leader looks at everything once; events are followed from here on."""
         tables = self._mirror.tables
-        self._fleet = Fleet.from_snapshot(self._snapshot())
+        self._fleet = Fleet.without_tasks(self._snapshot())
+        for node in tables.nodes():
+            self._node_states[node.id] = self._node_state(node.id)
         for service in tables.services():
             if service.mode.is_global:
                 self._globals[service.id] = None
             self._agenda.add(service.id)
         for stack in tables.stacks():
             self._stacks[stack.name] = None
-        for node in tables.nodes():
-            self._node_states[node.id] = self._node_state(node.id)
+        # In slices: a second without an await, and another scheduler takes over.
+        tasks = [task.id for task in tables.tasks()]
+        while tasks:
+            await asyncio.sleep(0)
+            some = [tables.task(tasks.pop()) for _ in range(min(LOAD_TASKS, len(tasks)))]
+            self._fleet.fill(tables, (task for task in some if task is not None))
 
     def _changed(self, changes: Sequence[MirrorChange]) -> None:
         """The mirror applied a commit, ours or anybody's."""
@@ -294,6 +302,10 @@ class Controller:
             await self._committer.settle()
         revoking.end(self._observed, self._committer.blocked)
         self._bell.clear()
+        if doubt_of(self._mirror.tables, self._observed) is not None:
+            # Until an operator's word, which comes as a commit.
+            await self._bell.wait()
+            return
         self.cycles += 1
         began = self._clock.boottime()
         look = self._look()

@@ -8,6 +8,7 @@ changes over another one, for what-if, without copying it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from sys import intern
 from typing import Protocol, TypeVar
 
 from homeport.model import (
@@ -28,7 +29,7 @@ from homeport.model import (
 )
 from scheduler.cluster import keys
 
-_NONE: Mapping[TaskId, Task] = {}
+_TASKS = "tasks/"
 
 K = TypeVar("K")
 L = TypeVar("L")
@@ -179,7 +180,8 @@ class Tables:
     def __init__(self) -> None:
         """Empty: a cluster without anything."""
         self.cluster: Cluster | None = None
-        self._versions: dict[str, int] = {}
+        self._versions: dict[str, int] = {}  # by key; those of tasks apart, by their id
+        self._task_versions: dict[TaskId, int] = {}
         self._created: dict[str, int] = {}  # where it is not the version: few are written twice
         self._unreadable: dict[str, str] = {}
         self._tasks: dict[TaskId, Task] = {}
@@ -193,7 +195,8 @@ class Tables:
         self._volumes_by_node: dict[NodeId, dict[tuple[str, str], Volume]] = {}
         self._files: dict[str, dict[str, StackFile]] = {}
         self._drafts: dict[str, dict[tuple[str, int], StackDraft]] = {}
-        self._tasks_by_slot: dict[ServiceId, dict[int, dict[TaskId, Task]]] = {}
+        # A slot has one task almost always: a dictionary for each would weigh more than the task.
+        self._tasks_by_slot: dict[ServiceId, dict[int, Task | tuple[Task, ...]]] = {}
         self._tasks_by_node: dict[NodeId, dict[TaskId, Task]] = {}
         self._services_by_name: dict[str, dict[str, dict[ServiceId, Service]]] = {}
         self._node_names: dict[str, NodeId] = {}
@@ -211,7 +214,8 @@ class Tables:
             case Task():
                 self._tasks[value.id] = value
                 slots = self._tasks_by_slot.setdefault(value.service, {})
-                slots.setdefault(value.slot, {})[value.id] = value
+                there = _in_slot(slots.get(value.slot, ()))
+                slots[value.slot] = (*there, value) if there else value
                 self._tasks_by_node.setdefault(value.node, {})[value.id] = value
             case Service():
                 self._services[value.id] = value
@@ -256,7 +260,10 @@ class Tables:
     def _replace(self, key: str, version: int, created: int) -> keys.Stored | None:
         created = created or self.created(key) or version
         old = self.drop(key)
-        self._versions[key] = version
+        if key.startswith(_TASKS):
+            self._task_versions[TaskId(intern(key.removeprefix(_TASKS)))] = version
+        else:
+            self._versions[key] = version
         if created != version:
             self._created[key] = created
         return old
@@ -268,7 +275,7 @@ class Tables:
 
     def stored_keys(self) -> list[str]:
         """The keys of all records."""
-        return list(self._versions)
+        return [*self._versions, *map(keys.task, self._task_versions)]
 
     def value(self, key: str) -> keys.Stored | None:
         """The record under this key; None when there is none or it is unreadable."""
@@ -305,7 +312,11 @@ class Tables:
 
     def drop(self, key: str) -> keys.Stored | None:
         """Forget a record; returns it, or None when there was none or it was unreadable."""
-        if self._versions.pop(key, None) is None:
+        if key.startswith(_TASKS):
+            version = self._task_versions.pop(TaskId(key.removeprefix(_TASKS)), None)
+        else:
+            version = self._versions.pop(key, None)
+        if version is None:
             return None
         self._created.pop(key, None)
         if self._unreadable.pop(key, None) is not None:
@@ -349,8 +360,10 @@ class Tables:
     def _drop_task(self, task_id: TaskId) -> Task:
         task = self._tasks.pop(task_id)
         slots = self._tasks_by_slot[task.service]
-        del slots[task.slot][task_id]
-        if not slots[task.slot]:
+        left = tuple(each for each in _in_slot(slots[task.slot]) if each is not task)
+        if left:
+            slots[task.slot] = left if len(left) > 1 else left[0]
+        else:
             del slots[task.slot]
         if not slots:
             del self._tasks_by_slot[task.service]
@@ -369,11 +382,13 @@ class Tables:
 
     def version(self, key: str) -> int:
         """See View."""
+        if key.startswith(_TASKS):
+            return self._task_versions.get(TaskId(key.removeprefix(_TASKS)), 0)
         return self._versions.get(key, 0)
 
     def created(self, key: str) -> int:
         """See View."""
-        return self._created.get(key) or self._versions.get(key, 0)
+        return self._created.get(key) or self.version(key)
 
     def task(self, task: TaskId) -> Task | None:
         """See View."""
@@ -433,14 +448,14 @@ class Tables:
         """See View."""
         slots = self._tasks_by_slot.get(service, {})
         return sorted(
-            (task for slot in slots.values() for task in slot.values()),
+            (task for slot in slots.values() for task in _in_slot(slot)),
             key=lambda task: (task.slot, task.n),
         )
 
     def tasks_of_slot(self, service: ServiceId, slot: int) -> list[Task]:
         """See View."""
-        found = self._tasks_by_slot.get(service, {}).get(slot, _NONE)
-        return sorted(found.values(), key=lambda task: task.n)
+        found = self._tasks_by_slot.get(service, {}).get(slot, ())
+        return sorted(_in_slot(found), key=lambda task: task.n)
 
     def tasks_of_node(self, node: NodeId) -> list[Task]:
         """See View."""
@@ -507,6 +522,10 @@ class Tables:
     def drafts(self) -> Iterator[StackDraft]:
         """See View."""
         return (part for parts in self._drafts.values() for part in parts.values())
+
+
+def _in_slot(found: Task | tuple[Task, ...]) -> tuple[Task, ...]:
+    return (found,) if isinstance(found, Task) else found
 
 
 def _pop(index: dict[K, dict[L, V]], outer: K, inner: L) -> V | None:

@@ -77,20 +77,29 @@ class Fleet:
     @classmethod
     def from_snapshot(cls, snapshot: Snapshot) -> Fleet:
         """The fleet that any sequence of events leading to `snapshot` leads to."""
+        fleet = cls.without_tasks(snapshot)
+        fleet.fill(snapshot.stored, snapshot.stored.tasks())
+        return fleet
+
+    @classmethod
+    def without_tasks(cls, snapshot: Snapshot) -> Fleet:
+        """Nodes and volumes alone: `fill` brings the tasks, if need be some at a time."""
         fleet = cls()
-        stored = snapshot.stored
-        for node in stored.nodes():
+        for node in snapshot.stored.nodes():
             fleet.node_changed(node, ready=is_ready(snapshot, node.id))
-        for volume in stored.volumes():
+        for volume in snapshot.stored.volumes():
             fleet.volume_added((volume.stack, volume.name), volume.node)
+        return fleet
+
+    def fill(self, view: View, tasks: Iterable[Task]) -> None:
+        """Take in those that have not ended, as `view` has them now."""
         known: dict[tuple[ServiceId, int], Requirements] = {}
-        for task in stored.tasks():
+        for task in tasks:
             if task.outcome is None:
                 edition = (task.service, task.generation)
                 if edition not in known:
-                    known[edition] = requirements_of(stored, *edition)
-                fleet.task_added(held(stored, task, known[edition]))
-        return fleet
+                    known[edition] = requirements_of(view, *edition)
+                self.task_added(held(view, task, known[edition]))
 
     def __eq__(self, other: object) -> bool:
         """Same nodes with the same left, same homes."""

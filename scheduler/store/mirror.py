@@ -22,6 +22,8 @@ from scheduler.cluster import drafts, keys
 from scheduler.cluster.tables import Tables
 from scheduler.store.base import Batch, Compacted, Listing, Store, Unavailable
 
+LOAD_RECORDS = 200
+"""Records decoded at a time: reading a large store takes seconds, and the lease is to be kept."""
 _RETRY_SECONDS = 1.0
 
 log = structlog.get_logger(__name__)
@@ -58,8 +60,29 @@ class Mirror:
         self._drafted: dict[str, None] = {}
 
     async def start(self) -> None:
-        """Read everything at one revision. Raises StoreError."""
-        self._relist(await self._store.list(""))
+        """Read everything at one revision, letting others run meanwhile. Raises StoreError.
+
+        Nobody may look before it returns.
+        """
+        listing = await self._store.list("")
+        revision, records = listing.revision, list(reversed(listing.records))
+        del listing
+        # A hundred thousand tasks come from a thousand commits: one number each, not one a task.
+        versions: dict[int, int] = {}
+        changes: list[MirrorChange] = []
+        while records:
+            await asyncio.sleep(0)
+            changes = []
+            # What has been decoded is let go: its memory serves the next.
+            for _ in range(min(LOAD_RECORDS, len(records))):
+                record = records.pop()
+                version = versions.setdefault(record.version, record.version)
+                self._take_bytes(record.key, record.value, version, record.created, changes)
+            self._tell(changes)
+        changes = []
+        self._swing(changes)
+        self._tell(changes)
+        self._reached(revision)
 
     async def run(self) -> None:
         """Follow the store for ever. Raises Unavailable when the store closes."""
@@ -93,7 +116,7 @@ class Mirror:
         while True:
             listing = await self._store.list("")
             if listing.revision >= revision:
-                self._relist(listing)
+                await self._take_listing(listing)
                 return
             log.warning("the store answers from the past; reading again", at=listing.revision)
             await asyncio.sleep(_RETRY_SECONDS)
@@ -261,9 +284,30 @@ class Mirror:
     async def _list_again(self) -> None:
         while True:
             try:
-                self._relist(await self._store.list(""))
+                listing = await self._store.list("")
             except Unavailable as error:
                 log.warning("the store cannot be read; trying again", why=str(error))
                 await asyncio.sleep(_RETRY_SECONDS)
             else:
+                await self._take_listing(listing)
                 return
+
+    async def _take_listing(self, listing: Listing) -> None:
+        """Decode in slices, since others run meanwhile, and take in at once, since they look."""
+        with self.flying(await self._decoded(listing)):
+            self._relist(listing)
+
+    async def _decoded(self, listing: Listing) -> dict[tuple[str, bytes], keys.Stored]:
+        """The values of what is new in the listing; without those that cannot be read."""
+        values: dict[tuple[str, bytes], keys.Stored] = {}
+        for place, record in enumerate(listing.records):
+            if place % LOAD_RECORDS == 0:
+                await asyncio.sleep(0)
+            kind = keys.kind_of(record.key)
+            if kind is None or record.version <= self._known(record.key):
+                continue
+            try:
+                values[record.key, record.value] = codec.decode_record(kind, record.value)
+            except codec.CodecError:
+                continue  # said when it is taken in
+        return values

@@ -13,8 +13,17 @@ import pytest
 
 from homeport import codec
 from homeport.lifecycle import Desired, TaskState
-from homeport.model import NodeState, ServiceId, StackFile, Task, TaskStatus, VolumeState
+from homeport.model import (
+    NodeState,
+    Outcome,
+    ServiceId,
+    StackFile,
+    Task,
+    TaskStatus,
+    VolumeState,
+)
 from homeport.spec import Dependency, FileKind, FileSpec
+from scheduler import controller
 from scheduler.cluster import keys
 from scheduler.cluster.observed import Dirt, Liveness, Observed
 from scheduler.controller import Controller
@@ -176,6 +185,28 @@ async def test_a_service_that_is_applied_gets_its_tasks():
         assert [task.slot for task in ring.tasks(service)] == [1, 2, 3]
         assert sorted(task.node for task in ring.tasks(service)) == ["node-a", "node-a", "node-b"]
         assert ring.reasons().count("Placed") == 3
+        assert ring.controller.fleet == Fleet.from_snapshot(ring.controller._snapshot())
+
+
+async def test_what_changes_while_a_new_leader_takes_in_the_tasks_is_in_its_fleet(monkeypatch):
+    monkeypatch.setattr(controller, "LOAD_TASKS", 1)
+    ring = Ring()
+    async with ring.running():
+        await ring.add_nodes("a", "b")
+        service = await ring.apply(spec("web", replicas=4))
+        await settled()
+        tasks = ring.tasks(service)
+    async with ring.running():
+        # The new leader's loop has begun, and has most tasks still before it.
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        held = len(ring.controller.fleet.held)
+        assert held < len(tasks)
+        await ring.put(replace(tasks[0], outcome=Outcome(state=TaskState.FAILED)))
+        await ring.put(replace(tasks[1], desired=Desired.SHUTDOWN), node("c", 3))
+        ring.see("c", NodeState.READY)
+        await settled()
+        assert len(ring.controller.fleet.held) >= len(tasks) - 1
         assert ring.controller.fleet == Fleet.from_snapshot(ring.controller._snapshot())
 
 

@@ -12,7 +12,7 @@ from scheduler.cluster.changes import ABSENT, Check, Delete, Put
 from scheduler.store.base import ANY, Ambiguous, Batch, Conflict, StoreChange, Write
 from scheduler.store.commit import Committer
 from scheduler.store.memory import MemoryStore
-from scheduler.store.mirror import Mirror
+from scheduler.store.mirror import LOAD_RECORDS, Mirror
 from tests.builders import node
 from tests.loops.scheduler.test_controller import LoopClock, Troubled
 
@@ -51,6 +51,37 @@ async def test_it_starts_with_what_is_there_and_follows_what_comes():
         await mirror.wait_for(revision)
         assert mirror.tables.nodes() == [B]
     assert [(change.old, change.new) for change in told] == [(None, A), (None, B), (A, None)]
+
+
+async def turns_during(work):
+    """How often another coroutine had its turn meanwhile."""
+    turns = 0
+
+    async def other():
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async with asyncio.TaskGroup() as background:
+        running = background.create_task(other())
+        await work
+        running.cancel()
+    return turns
+
+
+async def test_others_have_their_turn_while_a_large_store_is_read():
+    store = MemoryStore(LoopClock())
+    many = 10 * LOAD_RECORDS
+    for first in range(0, many, 100):
+        await store.commit([write(node(f"n{place:05}")) for place in range(first, first + 100)])
+    mirror = Mirror(store)
+    assert await turns_during(mirror.start()) >= 10
+    assert len(mirror.tables.nodes()) == many
+    # Read anew after the watch has lost all of it.
+    mirror = Mirror(store)
+    assert await turns_during(mirror.read_anew(0)) >= 10
+    assert len(mirror.tables.nodes()) == many
 
 
 async def test_an_own_commit_is_in_before_its_echo_which_then_tells_nothing():

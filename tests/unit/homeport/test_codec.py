@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from homeport import codec, model, spec
 from homeport.lifecycle import TaskState
 from homeport.model import Cause, Leader, NodeId, Outcome, ServiceId, Task, Tombstone
-from homeport.spec import Argv, ContainerSpec, Driver, Mode, ServiceSpec
+from homeport.spec import Argv, ContainerSpec, Driver, Mode, ServiceSpec, UpdateConfig
 from homeport.v1 import types_pb2
 from tests.strategies import KINDS, values
 
@@ -123,6 +123,19 @@ class TestCompleteness:
     def test_strategies_reach_every_dataclass_of_spec_and_model(self):
         assert {ServiceSpec, ContainerSpec, Task, Tombstone, Leader} <= set(KINDS)
         assert all(kind.__module__ in (spec.__name__, model.__name__) for kind in KINDS)
+
+
+class TestSharing:
+    def test_equal_small_parts_of_two_values_are_one_object(self):
+        one, other = (
+            codec.decode(
+                ServiceSpec,
+                codec.encode(ServiceSpec(name=name, update=UpdateConfig(parallelism=3))),
+            )
+            for name in ("one", "other")
+        )
+        assert one.update is other.update
+        assert one.update == UpdateConfig(parallelism=3)
 
 
 class TestWhatWasLeftOut:
