@@ -220,16 +220,20 @@ class Guarding:
             self._tell(f"the guard cannot be started: {error}")
             return None
         deadline = self._clock.boottime() + START_SECONDS
-        while self._clock.boottime() < deadline:
+        while True:
             if self._is_at_work(running, HUNG_SECONDS):
                 if found is not None:
                     found.kill()  # only now, so that there is no moment without one
                 log.info("a guard is at work", pid=running.pid, tasks=sorted(self._marks))
                 self._tell("")
                 return running
+            # Looked at last: we may have been stopped ourselves, and the guard be at work.
+            if not self._marks or self._clock.boottime() >= deadline:
+                break
             await asyncio.sleep(POLL_SECONDS)
         running.kill()
-        self._tell("the guard was started and shows no sign of life")
+        if self._marks:  # otherwise it has gone as it should
+            self._tell("the guard was started and shows no sign of life")
         return None
 
     async def _watch(self, running: Running) -> None:

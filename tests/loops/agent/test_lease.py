@@ -6,18 +6,30 @@ from dataclasses import replace
 
 import pytest
 
+from agent.guarding import Guarding
 from agent.orders import Orders
 from agent.runtime.base import Phase
+from agent.runtime.simulated_engine import SimulatedEngine
 from homeport.lifecycle import TaskState as S
 from homeport.model import TaskId
 from homeport.spec import ContainerSpec, RestartCondition, RestartPolicy
-from tests.loops.agent.rig import ORDER, Rig, work
+from tests.loops.agent.guards import LoopGuards, MemoryBoard
+from tests.loops.agent.rig import ORDER, LoopClock, Rig, work
 from tests.loops.agent.schedulers import FakeScheduler, assignments
 from tests.loops.agent.test_session import connected
 
 pytestmark = pytest.mark.looptime
 
 WEB = TaskId("s-web-1/1/1")
+
+
+class JumpingClock(LoopClock):
+    """For who was stopped, time passes all at once."""
+
+    ahead_seconds = 0.0
+
+    def boottime(self) -> float:
+        return super().boottime() + self.ahead_seconds
 
 
 @pytest.fixture
@@ -205,6 +217,30 @@ async def test_the_guard_goes_with_the_last_exclusive_task(rig: Rig) -> None:
     await asyncio.sleep(2)
     assert not rig.guards.alive
     assert WEB not in rig.phases()
+
+
+async def test_a_guard_that_is_at_work_is_kept_though_the_agent_was_stopped_meanwhile() -> None:
+    board, clock = MemoryBoard(), JumpingClock()
+    guards = LoopGuards(board, SimulatedEngine(clock), clock)
+    guarding = Guarding(board, guards, clock)
+    guarding.protect(WEB, ("c x",))
+    having = asyncio.create_task(guarding._have())
+    await asyncio.sleep(0)
+    clock.ahead_seconds = 30.0  # SIGSTOP: for the agent all that time passes at once
+    board.guard, board.stamp_ns = (guards.started[0].pid, 1), int(clock.boottime() * 1e9)
+    assert await having is guards.started[0]
+    guards.started[0].kill()
+
+
+async def test_a_guard_that_goes_before_its_first_word_because_the_task_did_is_no_trouble() -> None:
+    board, clock = MemoryBoard(), LoopClock()
+    guarding = Guarding(board, LoopGuards(board, SimulatedEngine(clock), clock), clock)
+    guarding.protect(WEB, ("c x",))
+    having = asyncio.create_task(guarding._have())
+    await asyncio.sleep(0)
+    guarding.release(WEB)
+    assert await having is None
+    assert guarding.conditions == ()
 
 
 async def test_a_start_that_a_hung_engine_does_late_is_ended_by_the_guard(rig: Rig) -> None:
