@@ -5,10 +5,12 @@ What lies below the seams is simulated: the engine, the disk, the clocks, the ne
 
 import asyncio
 import contextlib
+import copy
 from pathlib import Path
 
 from agent import joining
 from agent.bulk import BulkDesk
+from agent.guarding import Guarding
 from agent.images import Images as AgentImages
 from agent.inventory import Load
 from agent.journal import Journal, MemorySecrets
@@ -22,7 +24,7 @@ from homeport.model import Inventory
 from homeport.spec import Driver, Resources
 from tests.simulation.disk import Disk, Identities
 from tests.simulation.engine import GIB, WatchedEngine, WatchedRuntime
-from tests.simulation.guard_machine import GuardMachine
+from tests.simulation.guard_machine import Guards, SimulatedBoard
 from tests.simulation.links import Transport
 from tests.simulation.machine import Machine
 
@@ -39,35 +41,35 @@ class AgentMachine(Machine):
         self.secrets = MemorySecrets()
         self.identities = Identities()
         self.boot = 1
+        self.lapses = 0
+        """How often the agent has forgotten: by a power cut, or a crash before it wrote."""
         self.worker = None
         self.journal = None
         self.reporter = None
         self.sessions = None
-        self.lease = Lease()
-        self.guard = GuardMachine(world, self)
+        self.board = SimulatedBoard()
+        self.guards = Guards(self)
         for number, cluster in enumerate(("", "another"), start=1):
             self.engine.add_foreign(f"foreign-{number}", cluster)
 
-    @property
-    def lapses(self):
-        """How often the agent's memory may have been lost."""
-        return self.boot + self.medium.failures
-
-    @property
-    def lease_until(self):
-        """What the guard reads of the lease: boot time."""
-        return self.lease.until_seconds
+    def kill(self):
+        if self.process is not None and self.journal is not None:
+            # What was told may be a moment ahead of what is written.
+            written = Journal(copy.copy(self.medium), self.secrets)
+            self.lapses += written.records != self.journal.records
+        super().kill()
 
     def cut_power(self):
         """The machine is off: nothing runs, and what was not synced may be gone."""
         self.kill()
-        self.guard.kill()
-        self.lease = Lease()
+        self.guards.kill()
+        self.board = SimulatedBoard()
         self.medium.cut_power(self.world.loop.rng)
         self.secrets.data.clear()
         self.engine.reboot()
         self.clock.reboot()
         self.boot += 1
+        self.lapses += 1
 
     async def _main(self):
         world, clock = self.world, self.clock
@@ -88,8 +90,8 @@ class AgentMachine(Machine):
         self.engine.cluster = identity.cluster_id
         journal = self._open_journal()
         reporter, lease = Reporter(), Lease()
-        lease.until_seconds = self.lease.until_seconds
-        self.lease = lease
+        guarding = Guarding(self.board, self.guards, clock)
+        guarding.keep_lease(lease)
         images = AgentImages(
             runtime,
             Path("/nowhere"),
@@ -107,6 +109,7 @@ class AgentMachine(Machine):
             ensure_image=images.ensure,
             starts_in_flight=4,
             boot_id=boot_id,
+            guarding=guarding,
         )
         observer = Observer(
             runtime=runtime,
@@ -158,6 +161,7 @@ class AgentMachine(Machine):
                 background.create_task(worker.run(), name="worker")
                 background.create_task(observer.run(), name="observer")
                 background.create_task(sessions.run(), name="sessions")
+                background.create_task(guarding.run(), name="guard")
         finally:
             with contextlib.suppress(OSError):
                 await journal.flush()

@@ -212,13 +212,6 @@ class Checks:
     def tasks(self):
         return [each for each in self.records.values() if isinstance(each, Task)]
 
-    def _tasks_node(self, task_id):
-        """The machine that tells of a task."""
-        for machine in self.world.agents:
-            if machine.worker is not None and task_id in machine.reporter.statuses:
-                return machine
-        return self.world.agents[0]
-
     def container(self, task):
         engine = self.world.engine_of(task.node)
         found = engine.find(task.id) if engine is not None else None
@@ -301,9 +294,9 @@ class Checks:
         if message.report.sequence <= end.reports_told:
             return  # a repetition, which no leader takes in
         end.reports_told = message.report.sequence
+        node = next(each for each in self.world.agents if each.name == end.client)
         for each in message.report.statuses:
             status = codec.from_message(TaskStatus, each)
-            node = self._tasks_node(status.task)
             lapses, before = self._told.get(status.task, (node.lapses, None))
             # A removal is told again, by who has forgotten how often it had started.
             was_removed = before is not None and before.state is TaskState.REMOVED

@@ -9,7 +9,6 @@ class Disk(MemoryMedium):
     """A journal's disk: of what was not synced, a power cut leaves any first part."""
 
     is_full = False
-    failures = 0  # how often it took nothing
 
     async def append(self, data, *, sync):
         self._has_room()
@@ -21,7 +20,6 @@ class Disk(MemoryMedium):
 
     def _has_room(self):
         if self.is_full:
-            self.failures += 1
             raise OSError(errno.ENOSPC, "no space left on device")
 
     def cut_power(self, rng):

@@ -29,20 +29,12 @@ class WatchedEngine(SimulatedEngine):
         super().__init__(machine.clock, capacity=Resources(cpu_millis=4_000, memory_bytes=8 * GIB))
         self.machine = machine
         self.cluster = ""
-        self.exclusive = set()  # tasks of exclusive movable slots whose containers were made
         self.late_seconds = 0.0
         """Not 0: a start is not answered in time, and takes place so much later after all."""
 
     def recover(self):
         self.late_seconds = 0.0
         super().recover()
-
-    def add(self, container):
-        journal = self.machine.journal
-        want = journal.wanted.get(container.task) if journal is not None else None
-        if want is not None and want.assignment.exclusive and not want.assignment.pinned:
-            self.exclusive.add(container.task)
-        super().add(container)
 
     def begin(self, container):
         self.machine.world.checks.starts(self.machine, container)

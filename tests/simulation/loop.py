@@ -157,6 +157,12 @@ class SimulatedLoop(asyncio.base_events.BaseEventLoop):
         """Call `action` in the place of the process's n-th step from now, which then follows."""
         self._ambushes[process] = [steps, action]
 
+    def resume(self, process):
+        """SIGCONT."""
+        if self._paused_until.get(process, 0.0) > self.now:
+            self._paused_until[process] = self.now
+            self._release(process)
+
     def resume_all(self):
         """SIGCONT for everybody, and no more ambushes."""
         self._ambushes.clear()

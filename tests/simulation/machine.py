@@ -59,6 +59,11 @@ class Machine:
             self.paused_until = self.world.loop.now + seconds
             self.world.loop.pause(self.process, self.paused_until)
 
+    @property
+    def is_at_work(self):
+        """Whether the process is there and not stopped."""
+        return self.process is not None and self.paused_until <= self.world.loop.now
+
     def kill_in(self, steps, then):
         """Kill before the process's n-th step from now, and call `then`."""
 

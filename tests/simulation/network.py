@@ -258,6 +258,11 @@ class End:
         self._outgoing = outgoing
         self._incoming = incoming
 
+    @property
+    def client(self):
+        """The name of the machine that opened the lane."""
+        return self._lane.client
+
     def __aiter__(self):
         return self
 

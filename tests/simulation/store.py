@@ -12,8 +12,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 
 from scheduler.config import Timers
-from scheduler.roster import SCHEDULERS
-from scheduler.store.base import LEADER_KEY, Ambiguous, Listing, Unavailable
+from scheduler.store.base import LEADER_KEY, SCHEDULERS, Ambiguous, Listing, Unavailable
 from scheduler.store.compare import refusal
 from scheduler.store.memory import MemoryStore
 

@@ -80,8 +80,6 @@ class World:
     def start(self):
         for machine in [*self.schedulers, *self.agents]:
             machine.start()
-        for machine in self.agents:
-            machine.guard.start()
 
     def count(self, what):
         """A fault took place."""
@@ -102,7 +100,6 @@ class World:
             machine.engine.recover()
             machine.medium.is_full = False
             machine.start()
-            machine.guard.start()
 
     def leading(self):
         """The scheduler that leads; None while none certainly does."""
