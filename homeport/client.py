@@ -259,6 +259,12 @@ class _Rpcs:
     remove_node: _Unary[control_pb2.RemoveNodeRequest, control_pb2.RemoveNodeResponse] = _Unary(
         "RemoveNode", control_pb2.RemoveNodeResponse
     )
+    adopt_containers: _Unary[
+        control_pb2.AdoptContainersRequest, control_pb2.AdoptContainersResponse
+    ] = _Unary("AdoptContainers", control_pb2.AdoptContainersResponse)
+    forget_containers: _Unary[
+        control_pb2.ForgetContainersRequest, control_pb2.ForgetContainersResponse
+    ] = _Unary("ForgetContainers", control_pb2.ForgetContainersResponse)
     list_events: _Unary[control_pb2.ListEventsRequest, control_pb2.ListEventsResponse] = _Unary(
         "ListEvents", control_pb2.ListEventsResponse
     )
@@ -372,7 +378,8 @@ class Client(_Common, _Rpcs):
         self, name: str, response: type[Response], request: Message, timeout_seconds: float
     ) -> Response:
         request = _prepared(request)
-        tries = Tries(self._route, time.monotonic() + timeout_seconds)
+        now = time.monotonic()
+        tries = Tries(self._route, now + timeout_seconds, now)
         while True:
             call = self._channel().unary_unary(
                 _SERVICE + name,
@@ -503,7 +510,8 @@ class AsyncClient(_Common, _Rpcs):
         self, name: str, response: type[Response], request: Message, timeout_seconds: float
     ) -> Response:
         request = _prepared(request)
-        tries = Tries(self._route, time.monotonic() + timeout_seconds)
+        now = time.monotonic()
+        tries = Tries(self._route, now + timeout_seconds, now)
         while True:
             call = self._channel().unary_unary(
                 _SERVICE + name,

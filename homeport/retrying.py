@@ -16,6 +16,10 @@ import grpc
 TRY_SECONDS = 5.0
 """How long one scheduler may take where there are others; it gives up by itself in 4.5 s."""
 PAUSE_SECONDS_MAX = 1.0
+STORE_AWAY = "STORE_UNAVAILABLE"
+"""The reason of a scheduler whose store does not answer; no other one can do better."""
+STORE_AWAY_SECONDS = 1.0
+"""How long a call waits for a store that is away: a write fails within 5 s, with a sentence."""
 
 
 class Failure(Protocol):
@@ -61,10 +65,11 @@ class Route:
 class Tries:
     """The tries of one unary call that may be repeated."""
 
-    def __init__(self, route: Route, deadline: float) -> None:
-        """`deadline` by the clock of which `now` is told: of all tries together."""
+    def __init__(self, route: Route, deadline: float, now: float) -> None:
+        """`deadline`: of all tries together, by the clock of which `now` is told."""
         self._route = route
         self._deadline = deadline
+        self._began = now
         self._count = 0
         self._was_answered = False
 
@@ -83,6 +88,8 @@ class Tries:
         known = len(self._route.addresses)
         if self._count > 2 * known and not self._was_answered:
             return None  # nobody is there
+        if error.reason == STORE_AWAY and now - self._began > STORE_AWAY_SECONDS:
+            return None  # that is for its operator to hear, and not for us to wait for
         pause = _pause(self._count, known)
         return pause if now + pause < self._deadline else None
 

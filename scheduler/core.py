@@ -78,6 +78,7 @@ class Core:
             randomness=randomness,
         )
         self.election = Election(store, me=me, timers=timers, clock=clock, randomness=randomness)
+        self.control.store_trouble = lambda: self.election.trouble
         self.controller: Controller | None = None
         """The control loop, while leading."""
         self.on_ready: Callable[[], Awaitable[None]] | None = None

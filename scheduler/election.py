@@ -99,6 +99,8 @@ class Election:
         self._randomness = randomness
         self._lease_seconds = timers.leader_lease_seconds
         self._margin_seconds = timers.margin_seconds
+        self.trouble = ""
+        """Why it cannot be known who leads, as the store says; empty: it is known."""
         self._leader: Leader | None = None
         self._changed = asyncio.Event()
 
@@ -137,6 +139,7 @@ class Election:
                 if won := await self._stand():
                     return won
             except StoreError as error:
+                self.trouble = str(error)
                 log.warning("cannot stand for leader", store=self._store.name, error=str(error))
                 await self._pause()
 
@@ -144,6 +147,7 @@ class Election:
         """Return when nobody leads, having followed who does until then."""
         while True:
             listing = await self._store.list(LEADER_KEY)
+            self.trouble = ""
             value = next((each.value for each in listing.records if each.key == LEADER_KEY), None)
             self._see(value)
             if value is None:

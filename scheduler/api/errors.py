@@ -70,6 +70,10 @@ class Unwell(ApiError):
     """The cluster cannot do it at the moment; trying again later may help."""
 
 
+class StoreSilent(ApiError):
+    """The store did not answer in time. What was asked of it may be done."""
+
+
 class LeaderLost(ApiError):
     """The leader was asked for the caller, and did not answer. What was asked may be done."""
 
@@ -145,6 +149,7 @@ _TABLE: tuple[tuple[type[Exception], grpc.StatusCode, str, float | None], ...] =
     (RequestIdUsed, Code.ALREADY_EXISTS, "REQUEST_ID_USED", None),
     (NotNow, Code.FAILED_PRECONDITION, "NOT_NOW", None),
     (LeaderLost, Code.UNAVAILABLE, "LEADER_LOST", 0.5),
+    (StoreSilent, Code.UNAVAILABLE, "STORE_UNAVAILABLE", 1.0),
     (TooLarge, Code.RESOURCE_EXHAUSTED, "TOO_LARGE", None),
     (Unwell, Code.UNAVAILABLE, "UNAVAILABLE", 1.0),
     (NotLeading, Code.UNAVAILABLE, "NOT_LEADER", 0.5),

@@ -18,13 +18,15 @@ from typing import Any, Protocol
 import structlog
 
 from scheduler.api import sources
-from scheduler.api.errors import LeaderLost, Relayed, Unwell
+from scheduler.api.errors import LeaderLost, Relayed, StoreSilent, Unwell
 from scheduler.api.routing import NEEDS, Caller, Needs, Way, way
 from scheduler.api.service import ControlService
 from scheduler.store.base import LEADER_KEY, Store, StoreError
 
 UNARY_SECONDS = 4.0
 """How long the leader may take for a write: without it the caller hears of that within 5 s."""
+STORE_SECONDS = 3.8
+"""How long the store may take for a write that is made here, or at the leader."""
 OBSERVED_SECONDS = 2.0
 """And for a read that can be answered without it."""
 CONFIRM_SECONDS = 1.0
@@ -90,7 +92,14 @@ class Front:
                 await self._confirm(caller)
             case Way.HERE:
                 pass
-        return await getattr(self._control, method)(request)
+        try:
+            async with asyncio.timeout(STORE_SECONDS):
+                return await getattr(self._control, method)(request)
+        except TimeoutError as error:
+            raise StoreSilent(
+                f"{self._store.name} did not answer within {STORE_SECONDS} s; it is not known"
+                " whether it did what it was asked for"
+            ) from error
 
     async def stream(self, method: str, request: Any, caller: Caller, send: Send) -> None:
         """Send all answers to a request, or to an iterator of requests. Raises as `unary`."""

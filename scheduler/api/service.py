@@ -31,6 +31,7 @@ from scheduler.api import (
     requests,
     selection,
     sources,
+    unknowns,
     validation,
     watching,
 )
@@ -46,7 +47,7 @@ from scheduler.cluster.snapshot import Snapshot
 from scheduler.cluster.tables import View
 from scheduler.reconcile import planning
 from scheduler.store.authority import Authority, NotLeading
-from scheduler.store.base import Store
+from scheduler.store.base import Store, Unavailable
 from scheduler.store.images import Images
 from scheduler.store.mirror import Mirror
 
@@ -79,6 +80,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
         self.lead: Lead | None = None  # set while this scheduler leads
         self.leader = ""  # the leader's address, as far as known
         self.schedulers: Callable[[], tuple[str, ...]] = lambda: (address,)  # the leader first
+        self.store_trouble: Callable[[], str] = lambda: ""
         self.mirror = mirror
         self.address = address
         self.changes = sources.StoredFeed(mirror)
@@ -106,11 +108,16 @@ class ControlService(control_pb2_grpc.ControlServicer):
         elif not self._unknown_since_ms:
             self._unknown_since_ms = self._clock.wall_ms()
 
-    def nobody_leads(self) -> NotLeading:
+    def nobody_leads(self) -> NotLeading | Unavailable:
         """Why what only a leader can do is not done here."""
         if self.leader not in ("", self.address):
             return NotLeading(self.leader)
         known = ", ".join(sorted(self.schedulers()))
+        if trouble := self.store_trouble():
+            return Unavailable(
+                f"no scheduler leads (schedulers: {known}), and none can: {self._store.name} is"
+                f" away ({trouble})"
+            )
         return NotLeading("", f"schedulers: {known}; store: {self._store.name}")
 
     def _leading(self) -> Lead:
@@ -262,6 +269,36 @@ class ControlService(control_pb2_grpc.ControlServicer):
             return Decision(response, tuple(belongings), tuple(heads))
 
         return await _once(authority, request, control_pb2.RemoveNodeResponse, decide)
+
+    async def AdoptContainers(
+        self, request: control_pb2.AdoptContainersRequest, context: Context = None
+    ) -> control_pb2.AdoptContainersResponse:
+        """See the contract."""
+        authority = self._leading().authority
+
+        def decide() -> Decision[control_pb2.AdoptContainersResponse]:
+            verdicts = _unknown(authority, request, unknowns.adopt)
+            response = control_pb2.AdoptContainersResponse(
+                adopted=verdicts.tasks, refused=_refused(verdicts)
+            )
+            return Decision(response, heads=verdicts.puts)
+
+        return await _once(authority, request, control_pb2.AdoptContainersResponse, decide)
+
+    async def ForgetContainers(
+        self, request: control_pb2.ForgetContainersRequest, context: Context = None
+    ) -> control_pb2.ForgetContainersResponse:
+        """See the contract."""
+        authority = self._leading().authority
+
+        def decide() -> Decision[control_pb2.ForgetContainersResponse]:
+            verdicts = _unknown(authority, request, unknowns.forget)
+            response = control_pb2.ForgetContainersResponse(
+                forgotten=verdicts.tasks, refused=_refused(verdicts)
+            )
+            return Decision(response, heads=verdicts.puts)
+
+        return await _once(authority, request, control_pb2.ForgetContainersResponse, decide)
 
     # ------------------------------------------------------------ listing
 
@@ -537,6 +574,35 @@ def _planned(snapshot: Snapshot, outcome: admission.Outcome) -> list[control_pb2
     after = snapshot.over([*outcome.objects, *outcome.heads])
     views = Views(after)
     return [views.planned(each) for each in planning.plan(after, outcome.touched)[:PLANNED_MAX]]
+
+
+def _unknown(
+    authority: Authority,
+    request: control_pb2.AdoptContainersRequest | control_pb2.ForgetContainersRequest,
+    verb: Callable[..., unknowns.Verdicts],
+) -> unknowns.Verdicts:
+    if not request.containers and not request.all:
+        raise Invalid([("containers", "say which containers, or all of them")])
+    view, observed = authority.mirror.tables, authority.observed
+    node = _node(view, request.node)
+    liveness = observed.node(node.id)
+    if liveness.state is not NodeState.READY or not liveness.reported:
+        raise NotNow(f"node {node.name} is not ready, so what runs there is not known")
+    return verb(
+        view,
+        node,
+        liveness.status,
+        request.containers,
+        all_of_them=request.all,
+        now_ms=authority.clock.wall_ms(),
+    )
+
+
+def _refused(verdicts: unknowns.Verdicts) -> list[control_pb2.RefusedContainer]:
+    return [
+        control_pb2.RefusedContainer(container=container, reason=reason)
+        for container, reason in verdicts.refused
+    ]
 
 
 def _stack(view: View, name: str) -> Stack:
