@@ -100,13 +100,24 @@ def judge(orders: Orders, *, seen: OrderId, floor: tuple[int, int]) -> Verdict:
     """
     if seen.cluster and orders.order.cluster != seen.cluster:
         return Verdict.FOREIGN
-    if orders.order.order < seen.order or orders.order.order[:2] < floor:
+    if is_behind(orders.order, seen=seen, floor=floor):
         return Verdict.LOWER
     if orders.is_complete:
         return Verdict.OBEY
     if orders.applies_to is None or orders.applies_to.order != seen.order:
         return Verdict.REPEAT if orders.order == seen else Verdict.GAP
     return Verdict.OBEY
+
+
+def is_behind(order: OrderId, *, seen: OrderId, floor: tuple[int, int]) -> bool:
+    """Whether who is there is behind what this node has seen: leads no more, or was restored.
+
+    A store that was restored from a snapshot soon has a higher epoch than before, and still
+    not the revisions that were: in one incarnation they only rise, whoever leads.
+    """
+    if order.order < seen.order or order.order[:2] < floor:
+        return True
+    return order.incarnation == seen.incarnation and order.revision < seen.revision
 
 
 def settle(

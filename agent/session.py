@@ -14,6 +14,7 @@ from dataclasses import replace
 
 import structlog
 
+from agent import orders as rules
 from agent.connection import REFUSED_SECONDS, Connection, Desk, Ended, Goodbye, Holder
 from agent.dialing import Dialing
 from agent.identity import Identity, IdentityStore
@@ -185,7 +186,7 @@ class Sessions:
                 f" {self.identity.cluster_id}",
                 retry_seconds=REFUSED_SECONDS,
             )
-        if order.order[:2] < journal.floor:
+        if rules.is_behind(order, seen=journal.seen, floor=journal.floor):
             raise Ended(
                 "the scheduler is behind: it leads no longer, or was restored from a backup"
             )

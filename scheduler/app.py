@@ -37,6 +37,7 @@ from scheduler.dispatch.service import DispatcherService
 from scheduler.http.views import Standing
 from scheduler.metrics import Metrics
 from scheduler.reconcile.orphans import images_in_use
+from scheduler.store import standing
 from scheduler.store.base import Store
 from scheduler.store.images import Images
 from scheduler.store.measured import MeasuredStore
@@ -68,6 +69,7 @@ async def run(config: Config) -> None:
     store = await open_store(config, clock)
     images = Images(Path(config.state_dir) / "images")
     try:
+        await standing.check(store)
         await _serve(config, clock, metrics, store, images)
     finally:
         await store.close()

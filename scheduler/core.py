@@ -27,6 +27,7 @@ from scheduler.dispatch.dispatcher import Dispatcher
 from scheduler.dispatch.lanes import Lanes
 from scheduler.election import Election, Leadership
 from scheduler.roster import Roster
+from scheduler.store import standing
 from scheduler.store.authority import Authority
 from scheduler.store.base import (
     Ambiguous,
@@ -37,6 +38,7 @@ from scheduler.store.base import (
     Unavailable,
 )
 from scheduler.store.commit import Committer
+from scheduler.store.forward import ForwardStore
 from scheduler.store.images import Images
 from scheduler.store.mirror import Mirror
 
@@ -64,6 +66,7 @@ class Core:
 
         `hop` is the way to the leader; without one, users are told its address instead.
         """
+        self._store = store = ForwardStore(store)
         self.mirror = Mirror(store)
         self.lanes = Lanes()
         self.control = ControlService(
@@ -84,7 +87,6 @@ class Core:
         self.on_ready: Callable[[], Awaitable[None]] | None = None
         """Called when users can be answered, whoever leads."""
         self.on_leading: Callable[[bool], Awaitable[None]] | None = None
-        self._store = store
         self._me = me
         self._timers = timers
         self._clock = clock
@@ -118,6 +120,11 @@ class Core:
             background.create_task(self._follow(), name="who leads")
             background.create_task(self.roster.run(), name="who else is there")
             background.create_task(self.election.run(self._lead), name="election")
+            background.create_task(self._notice_swap(), name="the store's past")
+
+    async def _notice_swap(self) -> None:
+        """End when the store was restored behind our back: all that we hold is void."""
+        raise await self._store.swapped()
 
     async def _read_all(self) -> None:
         """Read the store; one that does not answer yet may still be starting, as we are."""
@@ -145,6 +152,9 @@ class Core:
         # on a watch alone: one that lost an event says nothing of it.
         try:
             await self.mirror.read_anew(leadership.epoch)
+            await standing.check(self._store)
+        except standing.NotToBeUsed:
+            raise
         except StoreError as error:
             log.warning("cannot begin to lead", why=str(error))
             await asyncio.sleep(RETRY_SECONDS)

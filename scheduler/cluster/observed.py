@@ -24,6 +24,7 @@ from homeport.model import (
     TaskId,
     TaskStatus,
 )
+from scheduler.cluster.tables import View
 
 EVENTS_KEPT = 10_000
 
@@ -110,6 +111,18 @@ class Dirt:
         return taken
 
 
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """An agent has journalled what this store, which led once, knows nothing of.
+
+    The store was restored behind our back. Nothing is decided, ordered or changed until an
+    operator begins the next incarnation, in which the store is right by their word.
+    """
+
+    incarnation: int  # the highest that was shown; one above it ends the doubt
+    why: str  # a sentence that says what to do
+
+
 class Observed:
     """The observed half of the cluster."""
 
@@ -127,6 +140,7 @@ class Observed:
         # task -> key of the successor's record. Their node's lease is not renewed meanwhile.
         self.revoking: dict[NodeId, dict[TaskId, str]] = {}
         self.brake: Brake | None = None
+        self.doubt: Doubt | None = None
         self.sequence = 0  # of observed changes, for watches
         self.listeners: list[Callable[[str], None]] = []  # told the key of what changed
         self._event_sequence = 0
@@ -244,3 +258,11 @@ def is_ready(status: TaskStatus | None) -> bool:
         and status.state is TaskState.RUNNING
         and status.health in (Health.NONE, Health.HEALTHY)
     )
+
+
+def doubt_of(stored: View, observed: Observed) -> Doubt | None:
+    """What keeps this leader from acting; None once an operator has begun a new incarnation."""
+    doubt, cluster = observed.doubt, stored.cluster
+    if doubt is None or (cluster is not None and cluster.incarnation > doubt.incarnation):
+        return None
+    return doubt

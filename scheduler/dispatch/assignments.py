@@ -39,6 +39,9 @@ Edition = tuple[ServiceId, int]
 
 K = TypeVar("K")
 
+INCARNATION_BITS = 40
+"""Of a fence token, above the revision: 10¹² revisions are a year of 35,000 a second."""
+
 _TASK_BYTES = 300  # an assignment on the wire, generously
 _SPEC_BYTES = 4_000
 
@@ -243,9 +246,10 @@ def fence_token(view: View, task: TaskId) -> int:
     """What the task's writes to shared storage may be ordered by; a slot's next task has a higher.
 
     The revision that made the record: later updates of it do not change what a container has
-    been told.
+    been told. A store that was restored or moved counts anew, behind its incarnation.
     """
-    return view.created(keys.task(task))
+    lives = view.cluster.incarnation - 1 if view.cluster is not None else 0
+    return lives << INCARNATION_BITS | view.created(keys.task(task))
 
 
 def _same_order(before: Assignment, now: Assignment) -> bool:

@@ -21,7 +21,7 @@ from homeport.v1 import dispatcher_pb2
 from scheduler.cluster import keys
 from scheduler.cluster.observed import Liveness
 from scheduler.config import Timers
-from scheduler.dispatch import heartbeat, joining, liveness
+from scheduler.dispatch import doubts, heartbeat, joining, liveness
 from scheduler.dispatch.bulk import Bulk
 from scheduler.dispatch.session import Session
 from scheduler.reconcile.revoking import Superseded
@@ -258,6 +258,7 @@ class Dispatcher:
 
     async def session(self, stream: Stream, hello: Any, requests: AsyncIterator[Any]) -> None:
         """Serve one session, whose hello has been read, until it ends."""
+        await self._weigh(hello)
         refusal = self._refusal(hello)
         if refusal is not None:
             farewell = dispatcher_pb2.Farewell(reason=refusal, retry_after_ms=REFUSED_RETRY_MS)
@@ -290,7 +291,34 @@ class Dispatcher:
         finally:
             self._ended(session)
 
+    async def _weigh(self, hello: Any) -> None:
+        """See whether the agent has journalled orders that this store cannot have given."""
+        authority = self._authority
+        seen = codec.from_message(OrderId, hello.seen)
+        order = authority.order()
+        if hello.cluster_id != order.cluster or not doubts.is_ahead(seen, order):
+            return
+        try:
+            # Who leads no more is behind for another reason, and hears of it here.
+            revision = await authority.commit(())
+        except StoreError as error:
+            log.warning("cannot see whether the store was restored", why=str(error))
+            return
+        order = replace(order, revision=max(revision, authority.mirror.newest))
+        known = authority.mirror.tables.node(NodeId(hello.node_id))
+        if known is None or not doubts.is_ahead(seen, order):
+            return
+        doubt = doubts.raised(known.name, seen, order)
+        if authority.observed.doubt is None:
+            log.error("the store is behind what agents have seen", why=doubt.why)
+            authority.tell("scheduler", "store", "StoreIsBehind", doubt.why, node=known.name)
+        authority.observed.doubt = doubts.of_both(authority.observed.doubt, doubt)
+        for session in self.sessions.values():
+            session.end(doubt.why, retry_after_ms=REFUSED_RETRY_MS)
+
     def _refusal(self, hello: Any) -> str | None:
+        if (doubt := self._authority.doubt) is not None:
+            return doubt.why
         order = self._authority.order()
         node = NodeId(hello.node_id)
         if hello.cluster_id != order.cluster:

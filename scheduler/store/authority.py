@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from homeport.model import Event, OrderId
 from homeport.seams import Clock, Randomness
 from scheduler.cluster.changes import Change
-from scheduler.cluster.observed import Dirt, Observed
+from scheduler.cluster.observed import Dirt, Doubt, Observed, doubt_of
 from scheduler.cluster.snapshot import Snapshot
 from scheduler.config import Timers
 from scheduler.store.base import Fence
@@ -58,6 +58,11 @@ class Authority:
     def is_proven(self) -> bool:
         """Whether this scheduler certainly leads now; asked before every grant of a lease."""
         return self.clock.boottime() < self.lead_until()
+
+    @property
+    def doubt(self) -> Doubt | None:
+        """Why nothing may be changed or ordered now: the store is behind what agents have seen."""
+        return doubt_of(self.mirror.tables, self.observed)
 
     def snapshot(self) -> Snapshot:
         """The cluster as it is known now; valid until the next await."""

@@ -576,7 +576,7 @@ async def test_two_machines_with_one_identity_are_noticed(leader):
     ("change", "words"),
     [
         ({"cluster_id": "other"}, "this is cluster c"),
-        ({"seen": codec.to_message(OrderId(cluster="c", incarnation=9))}, "is behind"),
+        ({"seen": codec.to_message(OrderId(cluster="c", incarnation=9))}, "was restored"),
     ],
     ids=["an agent of another cluster", "an agent that has seen a later incarnation"],
 )

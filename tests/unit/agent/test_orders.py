@@ -19,7 +19,13 @@ SEEN = OrderId(cluster="c", incarnation=2, epoch=5, revision=100)
         pytest.param({}, None, Verdict.OBEY, id="a complete one again"),
         pytest.param({"revision": 99}, None, Verdict.LOWER, id="an older one"),
         pytest.param({"epoch": 4, "revision": 900}, None, Verdict.LOWER, id="an older leader's"),
-        pytest.param({"epoch": 6, "revision": 1}, None, Verdict.OBEY, id="a newer leader's"),
+        pytest.param({"epoch": 101, "revision": 102}, None, Verdict.OBEY, id="a newer leader's"),
+        pytest.param(
+            {"epoch": 60, "revision": 61}, None, Verdict.LOWER, id="of a store restored behind us"
+        ),
+        pytest.param(
+            {"incarnation": 3, "epoch": 2, "revision": 3}, None, Verdict.OBEY, id="of a new life"
+        ),
         pytest.param({"incarnation": 1, "epoch": 9}, None, Verdict.LOWER, id="of an old backup"),
         pytest.param({"cluster": "x", "epoch": 9}, None, Verdict.FOREIGN, id="another cluster's"),
         pytest.param({"revision": 101}, {}, Verdict.OBEY, id="the next change"),
