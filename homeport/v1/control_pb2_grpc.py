@@ -130,6 +130,16 @@ class ControlStub(object):
                 request_serializer=homeport_dot_v1_dot_control__pb2.GetClusterRequest.SerializeToString,
                 response_deserializer=homeport_dot_v1_dot_control__pb2.GetClusterResponse.FromString,
                 _registered_method=True)
+        self.Backup = channel.unary_stream(
+                '/homeport.v1.Control/Backup',
+                request_serializer=homeport_dot_v1_dot_control__pb2.BackupRequest.SerializeToString,
+                response_deserializer=homeport_dot_v1_dot_control__pb2.BackupResponse.FromString,
+                _registered_method=True)
+        self.AcceptRestore = channel.unary_unary(
+                '/homeport.v1.Control/AcceptRestore',
+                request_serializer=homeport_dot_v1_dot_control__pb2.AcceptRestoreRequest.SerializeToString,
+                response_deserializer=homeport_dot_v1_dot_control__pb2.AcceptRestoreResponse.FromString,
+                _registered_method=True)
 
 
 class ControlServicer(object):
@@ -256,6 +266,21 @@ class ControlServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Backup(self, request, context):
+        """Backup sends all records at one revision, as the bytes of a backup file. It holds secrets.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AcceptRestore(self, request, context):
+        """AcceptRestore begins the next incarnation: what the store holds counts from now on, whatever
+        agents have seen before.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ControlServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -353,6 +378,16 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.GetCluster,
                     request_deserializer=homeport_dot_v1_dot_control__pb2.GetClusterRequest.FromString,
                     response_serializer=homeport_dot_v1_dot_control__pb2.GetClusterResponse.SerializeToString,
+            ),
+            'Backup': grpc.unary_stream_rpc_method_handler(
+                    servicer.Backup,
+                    request_deserializer=homeport_dot_v1_dot_control__pb2.BackupRequest.FromString,
+                    response_serializer=homeport_dot_v1_dot_control__pb2.BackupResponse.SerializeToString,
+            ),
+            'AcceptRestore': grpc.unary_unary_rpc_method_handler(
+                    servicer.AcceptRestore,
+                    request_deserializer=homeport_dot_v1_dot_control__pb2.AcceptRestoreRequest.FromString,
+                    response_serializer=homeport_dot_v1_dot_control__pb2.AcceptRestoreResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -869,6 +904,60 @@ class Control(object):
             '/homeport.v1.Control/GetCluster',
             homeport_dot_v1_dot_control__pb2.GetClusterRequest.SerializeToString,
             homeport_dot_v1_dot_control__pb2.GetClusterResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Backup(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/homeport.v1.Control/Backup',
+            homeport_dot_v1_dot_control__pb2.BackupRequest.SerializeToString,
+            homeport_dot_v1_dot_control__pb2.BackupResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AcceptRestore(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/homeport.v1.Control/AcceptRestore',
+            homeport_dot_v1_dot_control__pb2.AcceptRestoreRequest.SerializeToString,
+            homeport_dot_v1_dot_control__pb2.AcceptRestoreResponse.FromString,
             options,
             channel_credentials,
             insecure,

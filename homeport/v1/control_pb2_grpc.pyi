@@ -47,6 +47,12 @@ class ControlStub:
     """StatImage says how much of an image archive is here already."""
     PushImage: _aio.StreamUnaryMultiCallable[_control_pb2.PushImageRequest, _control_pb2.PushImageResponse]
     GetCluster: _aio.UnaryUnaryMultiCallable[_control_pb2.GetClusterRequest, _control_pb2.GetClusterResponse]
+    Backup: _aio.UnaryStreamMultiCallable[_control_pb2.BackupRequest, _control_pb2.BackupResponse]
+    """Backup sends all records at one revision, as the bytes of a backup file. It holds secrets."""
+    AcceptRestore: _aio.UnaryUnaryMultiCallable[_control_pb2.AcceptRestoreRequest, _control_pb2.AcceptRestoreResponse]
+    """AcceptRestore begins the next incarnation: what the store holds counts from now on, whatever
+    agents have seen before.
+    """
 
 class ControlServicer(metaclass=_abc_1.ABCMeta):
     """Control is served to users."""
@@ -189,5 +195,23 @@ class ControlServicer(metaclass=_abc_1.ABCMeta):
         request: _control_pb2.GetClusterRequest,
         context: _aio.ServicerContext[_control_pb2.GetClusterRequest, _abc.Awaitable[_control_pb2.GetClusterResponse]],
     ) -> _abc.Awaitable[_control_pb2.GetClusterResponse]: ...
+
+    @_abc_1.abstractmethod
+    def Backup(
+        self,
+        request: _control_pb2.BackupRequest,
+        context: _aio.ServicerContext[_control_pb2.BackupRequest, _abc.AsyncIterator[_control_pb2.BackupResponse]],
+    ) -> _abc.AsyncIterator[_control_pb2.BackupResponse]:
+        """Backup sends all records at one revision, as the bytes of a backup file. It holds secrets."""
+
+    @_abc_1.abstractmethod
+    def AcceptRestore(
+        self,
+        request: _control_pb2.AcceptRestoreRequest,
+        context: _aio.ServicerContext[_control_pb2.AcceptRestoreRequest, _abc.Awaitable[_control_pb2.AcceptRestoreResponse]],
+    ) -> _abc.Awaitable[_control_pb2.AcceptRestoreResponse]:
+        """AcceptRestore begins the next incarnation: what the store holds counts from now on, whatever
+        agents have seen before.
+        """
 
 def add_ControlServicer_to_server(servicer: ControlServicer, server: _aio.Server) -> None: ...
