@@ -28,15 +28,22 @@ class Dialing:
         self._turn = 0
         self._leader = ""
         self._is_at_named = False
+        self._tried = ""
 
     def next(self, addresses: Sequence[str]) -> str:
         """The address to try now."""
         leader, self._leader = self._leader, ""
-        self._is_at_named = bool(leader)
+        was_named, self._is_at_named = self._is_at_named, bool(leader)
         if leader:
+            self._tried = leader
             return leader
         address = addresses[self._turn % len(addresses)]
         self._turn += 1
+        if was_named and address == self._tried and len(addresses) > 1:
+            # Out of its turn it was tried a moment ago; a frozen one would take as long again.
+            address = addresses[self._turn % len(addresses)]
+            self._turn += 1
+        self._tried = address
         return address
 
     def answered(self) -> None:
@@ -57,4 +64,6 @@ class Dialing:
         back_off = 0.0
         if self.failures > 1 and (not leader or self._is_at_named):
             back_off = min(RETRY_MAX_SECONDS, RETRY_SECONDS * 2.0 ** min(self.failures - 2, 10))
+            # Who let us wait for an answer that never came has been left alone as long.
+            back_off = max(0.0, back_off - lasted_seconds)
         return (0.0 if leader else pause_seconds), back_off

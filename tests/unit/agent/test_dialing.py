@@ -27,7 +27,10 @@ def test_after_a_session_that_lasted_the_next_try_comes_at_once() -> None:
     for _ in range(5):
         failing(dialing)
     assert failing(dialing, lasted=10.0)[1] == 0.0
-    assert failing(dialing, lasted=9.9)[1] == 0.2
+    assert failing(dialing)[1] == 0.2
+    for _ in range(5):
+        failing(dialing)
+    assert failing(dialing, lasted=1.5)[1] == 0.5
 
 
 def test_the_scheduler_that_answered_is_tried_first() -> None:
@@ -62,3 +65,12 @@ def test_a_named_leader_that_names_another_is_believed_after_a_pause() -> None:
         pauses = dialing.ended(0.0, pause_seconds=0.0, leader=named)
     assert pauses == (0.0, 0.2)
     assert dialing.next(ALL) == "z"
+
+
+def test_a_named_leader_that_does_not_answer_is_not_tried_twice_in_a_row() -> None:
+    dialing = Dialing()
+    assert dialing.next(("a", "b")) == "a"
+    dialing.ended(0.0, pause_seconds=0.0, leader="b")
+    assert dialing.next(("a", "b")) == "b"
+    dialing.ended(3.0, pause_seconds=0.0, leader="")
+    assert [dialing.next(("a", "b")), dialing.next(("a", "b"))] == ["a", "b"]
