@@ -186,6 +186,7 @@ class Agent:
                 running=lambda: worker.running,
                 unknown_containers=lambda: worker.unknown_containers,
                 conditions=lambda: worker.conditions,
+                unknown=lambda: worker.unknown_details,
             ),
             inventory=inventory,
         )

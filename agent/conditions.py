@@ -81,7 +81,10 @@ def settle(
 
 def is_notable(told: NodeStatus | None, now: NodeStatus) -> bool:
     """Whether `now` differs from what was told by enough to be told."""
-    if told is None or told.unknown_containers != now.unknown_containers:
+    if told is None or (told.unknown_containers, told.unknown) != (
+        now.unknown_containers,
+        now.unknown,
+    ):
         return True
     if [(c.name, c.ok, c.message) for c in told.conditions] != [
         (c.name, c.ok, c.message) for c in now.conditions

@@ -15,7 +15,14 @@ import structlog
 from agent import conditions
 from agent.inventory import Load, Machine
 from agent.runtime.base import EngineFacts, Runtime, RuntimeFailure, Sample
-from homeport.model import Condition, Inventory, NodeStatus, TaskId, TaskUsage
+from homeport.model import (
+    Condition,
+    Inventory,
+    NodeStatus,
+    TaskId,
+    TaskUsage,
+    UnknownContainer,
+)
 from homeport.seams import Clock, Randomness, jittered
 
 LOOK_SECONDS = 10.0
@@ -41,6 +48,7 @@ class Tasks:
     running: Callable[[], Mapping[TaskId, object]]
     unknown_containers: Callable[[], tuple[str, ...]]
     conditions: Callable[[], tuple[Condition, ...]]
+    unknown: Callable[[], tuple[UnknownContainer, ...]] = lambda: ()
 
 
 class Observer:
@@ -111,6 +119,7 @@ class Observer:
                 self.status,
                 conditions=self._conditions(),
                 unknown_containers=self._tasks.unknown_containers(),
+                unknown=self._tasks.unknown(),
             )
             self._wake.set()
 
@@ -143,6 +152,7 @@ class Observer:
             disk_total_bytes=main.total_bytes if main is not None else 0,
             tasks=tuple(usage for _, usage in usages if usage is not None),
             unknown_containers=self._tasks.unknown_containers(),
+            unknown=self._tasks.unknown(),
         )
 
     async def _look_at_engine(self, now: float) -> None:

@@ -34,6 +34,7 @@ from homeport.model import (
     NodeId,
     TaskId,
     TaskStatus,
+    UnknownContainer,
     Volume,
 )
 from homeport.seams import Clock, Randomness, jittered
@@ -127,6 +128,24 @@ class Worker:
     def unknown_containers(self) -> tuple[str, ...]:
         """The tasks whose containers are here without a scheduler's word."""
         return tuple(sorted({*self.unknown, *self._unlisted()}))
+
+    @property
+    def unknown_details(self) -> tuple[UnknownContainer, ...]:
+        """The same, with what is known of them."""
+        seen = dict(self.unknown)
+        for task in self._unlisted():
+            runner = self.runners.get(task)
+            if runner is not None and runner.seen is not None:
+                seen[task] = runner.seen
+        return tuple(
+            UnknownContainer(
+                task=task,
+                container_id=each.container_id,
+                generation=each.generation,
+                alive=steps.is_alive(each),
+            )
+            for task, each in sorted(seen.items())
+        )
 
     @property
     def conditions(self) -> tuple[Condition, ...]:

@@ -50,6 +50,9 @@ DEADLINE_SECONDS = 10.0
 PATIENCE_SECONDS = 60.0
 """How long a watch or log looks for a scheduler to go on at."""
 
+REQUEST_BYTES_MAX = 4 * 1024 * 1024 - 1024
+"""gRPC's stock limit of a message, less a request id and the like."""
+
 _SERVICE = "/homeport.v1.Control/"
 _DETAILS_KEY = "grpc-status-details-bin"
 _SEEN_KEY = "x-homeport-revision"
@@ -137,6 +140,14 @@ def _status_of(error: Any) -> status_pb2.Status | None:
 
 def _prepared(request: Any) -> Any:
     """The request, with an id if it is one that is remembered by its id and has none."""
+    size_bytes = request.ByteSize()
+    if size_bytes > REQUEST_BYTES_MAX:
+        raise CallFailed(
+            f"this takes {size_bytes / 2**20:.1f} MiB, and one request carries at most"
+            f" {REQUEST_BYTES_MAX / 2**20:.1f}: split the stack, or move large configs into images",
+            code=grpc.StatusCode.RESOURCE_EXHAUSTED,
+            reason="TOO_LARGE",
+        )
     if "request_id" in request.DESCRIPTOR.fields_by_name and not request.request_id:
         copy = type(request)()
         copy.CopyFrom(request)
@@ -277,6 +288,9 @@ class _Rpcs:
     get_cluster: _Unary[control_pb2.GetClusterRequest, control_pb2.GetClusterResponse] = _Unary(
         "GetCluster", control_pb2.GetClusterResponse
     )
+    accept_restore: _Unary[
+        control_pb2.AcceptRestoreRequest, control_pb2.AcceptRestoreResponse
+    ] = _Unary("AcceptRestore", control_pb2.AcceptRestoreResponse)
 
 
 class Client(_Common, _Rpcs):
@@ -365,6 +379,20 @@ class Client(_Common, _Rpcs):
         except grpc.RpcError as error:
             raise self._final(failure(error)) from None
         return response
+
+    def backup(self, timeout_seconds: float = 600) -> Iterator[bytes]:
+        """The bytes of a backup file (`homeport.backup`); `backup_file.write` keeps them."""
+        self.get_cluster(control_pb2.GetClusterRequest())  # finds a scheduler that answers
+        call = self._channel().unary_stream(
+            _SERVICE + "Backup",
+            request_serializer=_serialize,
+            response_deserializer=control_pb2.BackupResponse.FromString,
+        )
+        try:
+            for message in call(control_pb2.BackupRequest(), timeout=timeout_seconds):
+                yield message.data
+        except grpc.RpcError as error:
+            raise self._final(failure(error)) from None
 
     def _channel(self) -> grpc.Channel:
         address = self._route.current

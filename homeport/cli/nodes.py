@@ -100,7 +100,7 @@ def node() -> None:
 @click.argument("name", metavar="NODE")
 @click.option("--force", is_flag=True, help="Also when it is up, or has data that tasks belong to.")
 @click.pass_context
-def forget(context: click.Context, name: str, force: bool) -> None:
+def remove(context: click.Context, name: str, force: bool) -> None:
     """Forget NODE: its tasks are replaced elsewhere, its volumes given up.
 
     Nothing on the machine itself is stopped or deleted.
@@ -110,3 +110,60 @@ def forget(context: click.Context, name: str, force: bool) -> None:
     click.echo(f"node/{name} removed")
     if answer.volumes:
         output.note(f"Given up, with their data on that machine: {', '.join(answer.volumes)}")
+
+
+_containers = click.argument("containers", nargs=-1, metavar="[CONTAINER]…")
+_all = click.option("--all", "all_of_them", is_flag=True, help="All that the node reports.")
+
+
+@node.command()
+@click.argument("name", metavar="NODE")
+@_containers
+@_all
+@click.pass_context
+def adopt(
+    context: click.Context, name: str, containers: tuple[str, ...], all_of_them: bool
+) -> None:
+    """Manage containers again that run on NODE without a record.
+
+    Where the service and slot of a container can be told from its labels, it gets its record back
+    and runs on as it is. `homeport explain NODE` lists such containers.
+    """
+    _say_which(containers, all_of_them)
+    request = control_pb2.AdoptContainersRequest(node=name, containers=containers, all=all_of_them)
+    answer = options.connect(context).adopt_containers(request)
+    _tell(context, answer.adopted, answer.refused, "adopted")
+
+
+@node.command()
+@click.argument("name", metavar="NODE")
+@_containers
+@_all
+@click.pass_context
+def forget(
+    context: click.Context, name: str, containers: tuple[str, ...], all_of_them: bool
+) -> None:
+    """Stop and remove containers that run on NODE without a record.
+
+    Their named volumes stay.
+    """
+    _say_which(containers, all_of_them)
+    request = control_pb2.ForgetContainersRequest(node=name, containers=containers, all=all_of_them)
+    answer = options.connect(context).forget_containers(request)
+    _tell(context, answer.forgotten, answer.refused, "forgotten")
+
+
+def _say_which(containers: tuple[str, ...], all_of_them: bool) -> None:
+    if bool(containers) == all_of_them:
+        raise click.UsageError("Name the containers, or say --all.")
+
+
+def _tell(context: click.Context, done: Any, refused: Any, word: str) -> None:
+    for task in done:
+        click.echo(f"container/{task.replace('/', '.')} {word}")
+    for each in refused:
+        output.note(f"{each.container}: {each.reason}")
+    if not done and not refused:
+        output.note("There is none.")
+    if refused:
+        context.exit(1)

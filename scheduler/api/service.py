@@ -19,7 +19,7 @@ import grpc.aio
 from google.protobuf.message import Message
 
 import homeport
-from homeport import codec
+from homeport import backup, codec
 from homeport.model import Availability, Cluster, Node, NodeState, Service, Stack, Task
 from homeport.seams import Clock
 from homeport.spec import StackSpec, pairs
@@ -42,10 +42,12 @@ from scheduler.api.paging import page
 from scheduler.api.requests import Decision
 from scheduler.api.views import Views, service_change
 from scheduler.cluster import keys
+from scheduler.cluster.changes import Put
 from scheduler.cluster.observed import Observed
 from scheduler.cluster.snapshot import Snapshot
 from scheduler.cluster.tables import View
 from scheduler.reconcile import planning
+from scheduler.store import renewal
 from scheduler.store.authority import Authority, NotLeading
 from scheduler.store.base import Store, Unavailable
 from scheduler.store.images import Images
@@ -59,6 +61,7 @@ PLANNED_MAX = 1_000
 ANSWER_BYTES_MAX = 262_144
 """Of the answer to an apply: it is remembered in the commit that decides."""
 CHUNK_MAX = 3 * 1024 * 1024
+BACKUP_CHUNK_BYTES = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -438,6 +441,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
             schedulers=self.schedulers(),
             observed_unknown_since_ms=self.observed_unknown_since_ms(),
             answered_by=self.address,
+            store_trouble=self._trouble(),
         )
 
     async def Explain(
@@ -512,7 +516,61 @@ class ControlService(control_pb2_grpc.ControlServicer):
         archive = await self._images.finish(last.image_id, chunk.total_bytes, chunk.archive_digest)
         return control_pb2.PushImageResponse(total_bytes=archive.total_bytes)
 
+    # ------------------------------------------------------------ the store
+
+    async def Backup(  # type: ignore[override]
+        self, request: control_pb2.BackupRequest, context: Any
+    ) -> None:
+        """See the contract."""
+        listing = await self._store.list("")
+        try:
+            header = renewal.header_of(listing, self._store.name, self._clock.wall_ms())
+        except renewal.NotARecord as error:
+            raise Unwell(str(error)) from error
+        chunk = bytearray()
+        for piece in backup.encode(header, renewal.entries_of(listing)):
+            chunk += piece
+            if len(chunk) >= BACKUP_CHUNK_BYTES:
+                for start in range(0, len(chunk), CHUNK_MAX):
+                    data = bytes(chunk[start : start + CHUNK_MAX])
+                    await context.write(control_pb2.BackupResponse(data=data))
+                chunk.clear()
+        await context.write(control_pb2.BackupResponse(data=bytes(chunk)))
+
+    async def AcceptRestore(
+        self, request: control_pb2.AcceptRestoreRequest, context: Context = None
+    ) -> control_pb2.AcceptRestoreResponse:
+        """See the contract."""
+        authority = self._leading().authority
+
+        def decide() -> Decision[control_pb2.AcceptRestoreResponse]:
+            tables = authority.mirror.tables
+            if tables.cluster is None:
+                raise Unwell("there is no cluster in the store: restore a backup")
+            objects, cluster = admission.accept_restore(
+                tables, tables.cluster, doubt=authority.observed.doubt
+            )
+            assert isinstance(cluster, Put)
+            response = control_pb2.AcceptRestoreResponse(cluster=codec.to_message(cluster.value))
+            return Decision(response, objects, (cluster,))
+
+        answer = await _once(authority, request, control_pb2.AcceptRestoreResponse, decide)
+        if not request.validate_only:
+            authority.tell(
+                "scheduler",
+                "store",
+                "RestoreAccepted",
+                f"an operator accepted what the store holds: incarnation"
+                f" {answer.cluster.incarnation} begins",
+            )
+        return answer
+
     # ------------------------------------------------------------ inside
+
+    def _trouble(self) -> str:
+        """What is the matter with the store, in a sentence; empty: nothing."""
+        doubt = self.lead.authority.doubt if self.lead is not None else None
+        return doubt.why if doubt is not None else self.store_trouble()
 
     def _snapshot(self) -> Snapshot:
         if self.lead is not None:
@@ -539,6 +597,9 @@ class ControlService(control_pb2_grpc.ControlServicer):
 async def _once(
     authority: Authority, request: Any, response: type[M], decide: Callable[[], Decision[M]]
 ) -> M:
+    doubt = authority.doubt
+    if doubt is not None and not isinstance(request, control_pb2.AcceptRestoreRequest):
+        raise NotNow(doubt.why)
     carried = await requests.once(
         authority,
         type(request).__name__.removesuffix("Request"),

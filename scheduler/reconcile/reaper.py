@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from homeport.lifecycle import Desired, TaskState
-from homeport.model import Cause, Service, Task, VolumeState
+from homeport.model import Cause, Service, ServiceId, Task, VolumeState
 from scheduler.cluster import keys
 from scheduler.cluster.changes import Change, Delete, Put
 from scheduler.cluster.snapshot import Snapshot
@@ -55,6 +55,18 @@ def tasks(snapshot: Snapshot, service: Service, slots: Mapping[int, Slot]) -> li
         for task in gone
     ]
     return changes
+
+
+def headless(snapshot: Snapshot, service: ServiceId) -> list[Change]:
+    """Delete the records of removed tasks whose service nobody knows.
+
+    Such a record was made so that an agent removes a container that a lost store left behind.
+    """
+    return [
+        Delete(keys.task(task.id), snapshot.stored.version(keys.task(task.id)), "it is removed")
+        for task in snapshot.stored.tasks_of_service(service)
+        if task.desired is Desired.REMOVED and _is_gone(snapshot, task)
+    ]
 
 
 def wake_at(snapshot: Snapshot, service: Service, slots: Mapping[int, Slot]) -> float:

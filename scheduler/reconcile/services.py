@@ -56,6 +56,7 @@ def decide(snapshot: Snapshot, fleet: Fleet, service_id: ServiceId) -> Decision:
     decision = Decision()
     service = snapshot.stored.service(service_id)
     if service is None:
+        decision.changes += reaper.headless(snapshot, service_id)
         return decision
     decision.changes += outcomes.decide(snapshot, service_id)
     if decision.changes:
