@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from homeport.lifecycle import Desired
 from homeport.model import (
     Availability,
+    Cluster,
     Node,
     Service,
     ServiceGeneration,
@@ -30,8 +31,9 @@ from homeport.model import (
 from homeport.spec import FileMount, FileSpec, MountKind, Pairs, ServiceSpec, StackSpec, pairs
 from scheduler.api import differences
 from scheduler.api.differences import Difference
-from scheduler.cluster import keys
+from scheduler.cluster import keys, numbering
 from scheduler.cluster.changes import ABSENT, Change, Delete, Put
+from scheduler.cluster.observed import Doubt
 from scheduler.cluster.tables import View
 
 # A change of these alone replaces no task.
@@ -193,6 +195,24 @@ def forget(view: View, old: Node) -> tuple[list[Change], list[Change], list[Task
     )
 
 
+def accept_restore(
+    view: View, cluster: Cluster, *, doubt: Doubt | None
+) -> tuple[tuple[Change, ...], Change]:
+    """Begin the next incarnation: what the services need for it, and the cluster's record.
+
+    The numbers of tasks jump: what agents run may have numbers that this store never gave.
+    """
+    seen = doubt.incarnation if doubt is not None else 0
+    fresh = replace(cluster, incarnation=max(cluster.incarnation, seen) + 1)
+    services: list[Change] = []
+    for service in sorted(view.services(), key=lambda each: each.id):
+        highest = max((task.n for task in view.tasks_of_service(service.id)), default=0)
+        version = view.version(keys.service(service.id))
+        services.append(Put(numbering.skipped(service, highest), version, "a new incarnation"))
+    record = Put(fresh, view.version(keys.CLUSTER), "a restored store was accepted")
+    return tuple(services), record
+
+
 def with_digests(stack: StackSpec) -> StackSpec:
     """The spec with each file mount naming the edition that it means."""
     digests = {(file.kind, file.name): digest_of(file) for file in stack.files}
@@ -270,7 +290,9 @@ class _Draft:
         return self._configure(head, spec, fields, replaces=replaces)
 
     def _create(self, spec: ServiceSpec) -> ServiceOutcome:
-        service_id = ServiceId(f"{self._stack.name}-{spec.name}-{self._revision:x}")
+        service_id = ServiceId(
+            f"{self._stack.name}-{spec.name}-{numbering.suffix(self._view, self._revision)}"
+        )
         head = Service(
             id=service_id,
             stack=self._stack.name,

@@ -41,6 +41,8 @@ NEEDS: Mapping[str, Needs] = {
     # Archives of images are on the leader's disk, where agents fetch them.
     "StatImage": Needs.LEADER,
     "PushImage": Needs.LEADER,
+    "Backup": Needs.STORED,
+    "AcceptRestore": Needs.LEADER,
 }
 """By the RPC's name. One that is missing is the leader's: that is never wrong."""
 

@@ -28,7 +28,7 @@ from homeport.model import (
     split_task_id,
 )
 from homeport.spec import FileMount
-from scheduler.cluster import keys
+from scheduler.cluster.numbering import fence_token
 from scheduler.cluster.tables import View
 
 MESSAGE_BYTES_MAX = 2 * 1024 * 1024
@@ -38,9 +38,6 @@ Edition = tuple[ServiceId, int]
 """Which spec: a service and a generation."""
 
 K = TypeVar("K")
-
-INCARNATION_BITS = 40
-"""Of a fence token, above the revision: 10¹² revisions are a year of 35,000 a second."""
 
 _TASK_BYTES = 300  # an assignment on the wire, generously
 _SPEC_BYTES = 4_000
@@ -240,16 +237,6 @@ def ends(orders: Orders) -> frozenset[TaskId]:
     """The tasks that a message tells the agent to end."""
     stopped = {task.task for task in orders.tasks if task.desired is not Desired.RUNNING}
     return frozenset(stopped | {tombstone.task for tombstone in orders.tombstones})
-
-
-def fence_token(view: View, task: TaskId) -> int:
-    """What the task's writes to shared storage may be ordered by; a slot's next task has a higher.
-
-    The revision that made the record: later updates of it do not change what a container has
-    been told. A store that was restored or moved counts anew, behind its incarnation.
-    """
-    lives = view.cluster.incarnation - 1 if view.cluster is not None else 0
-    return lives << INCARNATION_BITS | view.created(keys.task(task))
 
 
 def _same_order(before: Assignment, now: Assignment) -> bool:

@@ -18,13 +18,11 @@ import homeport
 from homeport import codec
 from homeport.backup import Entry, Header
 from homeport.model import Cluster, Service, TaskId, split_task_id
-from scheduler.cluster import keys
+from scheduler.cluster import keys, numbering
 from scheduler.store.base import LEADER_KEY, SCHEDULERS, Listing
 
 META = "meta/"
 """Prefix of the keys that speak of the store itself."""
-TASKS_SKIPPED = 10_000
-"""Tasks that a slot may have had since the backup; the next one's number is beyond them."""
 
 
 class NotARecord(ValueError):
@@ -112,12 +110,6 @@ def highest_tasks(found: Iterable[str]) -> dict[str, int]:
     return highest
 
 
-def skipped(service: Service, highest: int) -> Service:
-    """The service, whose next tasks have numbers that none can have had."""
-    last = max(service.last_n, highest)
-    return replace(service, last_n=(last // TASKS_SKIPPED + 1) * TASKS_SKIPPED)
-
-
 def batches(entries: Iterable[Entry], *, count_max: int, bytes_max: int) -> Iterator[list[Entry]]:
     """Records in groups that fit into one commit each; one that is larger goes alone."""
     batch: list[Entry] = []
@@ -138,4 +130,4 @@ def _renewed_service(key: str, value: bytes, highest: Mapping[str, int]) -> byte
         service = codec.decode_record(Service, value)
     except codec.CodecError as error:
         raise NotARecord(f"{key} cannot be read: {error}") from error
-    return codec.encode_record(skipped(service, highest.get(service.id, 0)))
+    return codec.encode_record(numbering.skipped(service, highest.get(service.id, 0)))
