@@ -22,6 +22,11 @@ EX_CONFIG = 78
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the agent; the exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given[:1] == ["point"]:
+        from agent import pointing
+
+        return pointing.main(given[1:])
     _do_without()
     from homeport import logs
 

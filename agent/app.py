@@ -35,7 +35,7 @@ from agent.runtime import proc
 from agent.runtime.base import EngineFacts, Runtime, RuntimeFailure
 from agent.runtime.files import find_secrets_dir
 from agent.session import Desk, Goodbye, Sessions
-from agent.state_dir import IdentityFile, JournalFile, SecretFiles, StateDir
+from agent.state_dir import IdentityFile, JournalFile, PointedFile, SecretFiles, StateDir
 from agent.worker import Worker
 from homeport import __version__, systemd as supervisor
 from homeport.model import Inventory
@@ -210,6 +210,7 @@ class Agent:
             boot_id=self._boot_id,
             version=__version__,
             may_dial=self._may_dial,
+            pointed=PointedFile(self._state.path / "schedulers").read,
         )
         self._parts = Parts(
             worker=worker, sessions=sessions, observer=observer, reporter=reporter, journal=journal

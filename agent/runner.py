@@ -29,6 +29,7 @@ from agent.runtime.base import (
     Unavailable,
     Work,
 )
+from agent.starts import Starts
 from agent.steps import Record, Step
 from homeport.lifecycle import Desired, TaskState
 from homeport.model import Event, TaskId, TaskStatus
@@ -63,7 +64,7 @@ class Means:
     lease: Lease
     guarding: Guarding | Unguarded
     hold: Callable[[TaskId], str]  # why a task may not be started yet; empty: it may
-    starts: asyncio.Semaphore  # creates and starts in flight
+    starts: Starts  # creates and starts in flight
     publish: Callable[[TaskStatus], None]
     tell: Callable[[Event], None]
     ensure_image: Callable[[str, Progress], Awaitable[None]]
@@ -228,7 +229,8 @@ class Runner:
         What is wanted, and the lease, are looked at again before each call: the queue may
         have been long.
         """
-        async with self._means.starts:
+        priority = self._work.generation.spec.priority if self._work is not None else 0
+        async with self._means.starts.turn(priority):
             try:
                 while (step := self._decide().step) in (Step.CREATE, Step.START):
                     if step is Step.CREATE:

@@ -42,13 +42,16 @@ class Sessions:
         boot_id: str,
         version: str,
         may_dial: Callable[[str], bool] = lambda _: True,
+        pointed: Callable[[], tuple[str, ...]] = tuple,
     ) -> None:
         """`identity` is this node's, which has joined (`agent.joining`).
 
-        `may_dial` says whether to believe a scheduler that names another by this address.
+        `may_dial` says whether to believe a scheduler that names another by this address;
+        `pointed` are the schedulers that an operator has named since the agent started.
         """
         self.identity = identity
         self._may_dial = may_dial
+        self._pointed = pointed
         self.is_connected = False
         self.connected_to = ""
         self.link: SchedulerLink | None = None
@@ -73,9 +76,11 @@ class Sessions:
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        """The schedulers to try, in order: those that we were given and those they named."""
+        """The schedulers to try: those that an operator points at, that we were given, and that
+        they named."""
+        pointed = filter(self._may_dial, self._pointed())
         told = filter(self._may_dial, self.identity.schedulers)
-        return tuple(dict.fromkeys([*self._configured, *told]))
+        return tuple(dict.fromkeys([*pointed, *self._configured, *told]))
 
     def stop(self, goodbye: Goodbye, reason: str) -> None:
         """Say goodbye and return from `run`."""

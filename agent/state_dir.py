@@ -70,6 +70,24 @@ class IdentityFile:
         _replace(self._path, json.dumps(asdict(identity), indent=2).encode() + b"\n")
 
 
+class PointedFile:
+    """Where an operator says that the schedulers are now; one address a line."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def read(self) -> tuple[str, ...]:
+        """The addresses; none where nobody said anything, or it cannot be read."""
+        try:
+            return tuple(self._path.read_text().split())
+        except (OSError, UnicodeDecodeError):
+            return ()
+
+    def write(self, addresses: tuple[str, ...]) -> None:
+        """Keep them durably. Raises OSError."""
+        _replace(self._path, "".join(f"{each}\n" for each in addresses).encode())
+
+
 class JournalFile:
     """The journal's medium on a real disk."""
 

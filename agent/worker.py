@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 
 import structlog
 
-from agent import orders as rules, steps
+from agent import boot, orders as rules, steps
 from agent.guarding import Guarding, Unguarded
 from agent.journal import Journal
 from agent.lease import Lease, needs_lease
@@ -24,6 +24,7 @@ from agent.orders import Orders, Settled, Verdict
 from agent.reporter import Reporter
 from agent.runner import Means, Runner
 from agent.runtime.base import Progress, Runtime, RuntimeFailure, Seen, Unavailable, Work
+from agent.starts import Starts
 from agent.steps import Record
 from homeport import digests
 from homeport.lifecycle import Desired, TaskState
@@ -85,7 +86,7 @@ class Worker:
             lease=lease,
             guarding=guarding or Unguarded(),
             hold=self._hold,
-            starts=asyncio.Semaphore(starts_in_flight),
+            starts=Starts(starts_in_flight),
             publish=self._publish,
             tell=reporter.tell,
             ensure_image=ensure_image,
@@ -93,6 +94,7 @@ class Worker:
         self._background: asyncio.TaskGroup | None = None
         self._obeying = asyncio.Lock()
         self._stopped_lately: deque[float] = deque()  # boot time of a reconciler's stops
+        self._boot = boot.BootOrder()
         self._cleaning: dict[str, asyncio.Event] = {}
         self.is_adopted = False
         """Whether what runs here has been listed."""
@@ -173,6 +175,9 @@ class Worker:
         seen = {each.task: each for each in await self._list()}
         journal = self._journal
         was_rebooted = bool(journal.boot_id) and journal.boot_id != self._boot_id
+        if was_rebooted:
+            until = self._means.clock.boottime() + boot.PATIENCE_SECONDS
+            self._boot = boot.BootOrder(self._booting(), until_seconds=until)
         # First what is here, then what has to be started, the most important first; tasks
         # of the same priority in the order in which they were told.
         tasks = list(dict.fromkeys([*journal.wanted, *journal.leaving]))
@@ -234,7 +239,22 @@ class Worker:
         if want is not None and not want.is_listed and needs_lease(want.assignment):
             # It may have been moved by whoever keeps the store now.
             return "waits for a scheduler's word: its orders leave out this exclusive task"
-        return ""
+        return self._boot.hold(task, self._means.clock.boottime(), self._status_of)
+
+    def _status_of(self, task: TaskId) -> TaskStatus | None:
+        runner = self.runners.get(task)
+        return runner.status if runner is not None else None
+
+    def _booting(self) -> Iterator[boot.Booting]:
+        for task, want in self._journal.wanted.items():
+            generation = self._journal.spec(want.assignment)
+            if generation is not None and self._desired(task) is Desired.RUNNING:
+                yield boot.Booting(
+                    task=task,
+                    stack=want.assignment.stack,
+                    service_name=want.assignment.service_name,
+                    depends_on=generation.spec.depends_on,
+                )
 
     def _reconsider_exclusive(self) -> None:
         for runner in self.runners.values():
@@ -265,6 +285,9 @@ class Worker:
 
     def _publish(self, status: TaskStatus) -> None:
         self._reporter.put(status)
+        for waiting in self._boot.waiting_for(status.task):
+            if waiting in self.runners:
+                self.runners[waiting].reconsider()
         want = self._journal.wanted.get(status.task)
         if status.state is TaskState.RUNNING and want is not None:
             for name in self._volumes(want.assignment):
