@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import click
@@ -94,6 +95,25 @@ def drain(context: click.Context, node: str) -> None:
 @click.group()
 def node() -> None:
     """Change what the cluster knows of a machine."""
+
+
+@node.command("lost")
+@click.argument("name", metavar="NODE")
+@click.option("--yes", is_flag=True, help="Do not ask: the machine is off.")
+@click.pass_context
+def lost(context: click.Context, name: str, yes: bool) -> None:
+    """Say that NODE's machine is off: what can run elsewhere moves at once.
+
+    Also exclusive tasks move, and the brake does not hold them. Their data is at risk if the
+    machine is only cut off and still runs: look at it, or pull its plug, before you say this.
+    """
+    if not yes:
+        if not sys.stdin.isatty():
+            raise click.UsageError("say --yes: there is nobody to ask")
+        click.confirm(f"Is the machine of node {name} really off?", abort=True)
+    client = options.connect(context)
+    answer = client.update_node(control_pb2.UpdateNodeRequest(node=name, lost=True))
+    click.echo(f"node/{answer.node.name} lost")
 
 
 @node.command("rm")

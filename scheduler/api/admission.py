@@ -163,14 +163,19 @@ def node(
     availability: Availability | None,
     set_labels: Pairs,
     remove_labels: Sequence[str],
+    lost_ms: int = 0,
 ) -> list[Change]:
-    """Change the operator's wish for a node."""
+    """Change the operator's wish for a node. `lost_ms`: when it was said to be off; 0: it was not.
+
+    The first word that a node is off counts; it stays until the node is heard of again.
+    """
     labels = {key: value for key, value in old.labels if key not in remove_labels}
     labels.update(set_labels)
     new = replace(
         old,
         availability=old.availability if availability is None else availability,
         labels=pairs(labels),
+        lost_ms=old.lost_ms or lost_ms,
     )
     return [] if new == old else [Put(new, view.version(keys.node(old.id)), "the operator's wish")]
 

@@ -28,9 +28,11 @@ from scheduler.api import (
     admission,
     bulkwork,
     explaining,
+    losing,
     requests,
     selection,
     sources,
+    standing,
     unknowns,
     validation,
     watching,
@@ -49,7 +51,7 @@ from scheduler.cluster.tables import View
 from scheduler.reconcile import planning
 from scheduler.store import renewal
 from scheduler.store.authority import Authority, NotLeading
-from scheduler.store.base import Store, Unavailable
+from scheduler.store.base import LEADER_KEY, Store, StoreError, Unavailable
 from scheduler.store.images import Images
 from scheduler.store.mirror import Mirror
 
@@ -242,7 +244,10 @@ class ControlService(control_pb2_grpc.ControlServicer):
                 availability=wish,
                 set_labels=labels,
                 remove_labels=request.remove_labels,
+                lost_ms=authority.clock.wall_ms() if request.lost else 0,
             )
+            if request.lost and (why := losing.may_be_on(authority.snapshot(), old)):
+                raise NotNow(why)
             after = snapshot_node(authority.snapshot().over(list(changes)), old)
             response = control_pb2.UpdateNodeResponse(node=codec.to_message(after))
             return Decision(response, heads=tuple(changes))
@@ -260,6 +265,8 @@ class ControlService(control_pb2_grpc.ControlServicer):
             node = _node(view, request.node)
             belongings, heads, tasks = admission.forget(view, node)
             volumes = [f"{each.stack}/{each.name}" for each in view.volumes_of_node(node.id)]
+            if why := losing.leases_held(authority.snapshot(), node):
+                raise NotNow(why)
             if not request.force:
                 if observed.node(node.id).state is NodeState.READY:
                     raise NotNow(f"node {node.name} is up: stop its agent first, or say --force")
@@ -428,9 +435,10 @@ class ControlService(control_pb2_grpc.ControlServicer):
         self, request: control_pb2.GetClusterRequest, context: Context = None
     ) -> control_pb2.GetClusterResponse:
         """See the contract."""
+        trouble = await self._store_trouble() if request.check_store else ""
         tables = self._snapshot().stored
         cluster = tables.cluster or Cluster(id="")
-        return control_pb2.GetClusterResponse(
+        response = control_pb2.GetClusterResponse(
             cluster=codec.to_message(cluster),
             version=homeport.__version__,
             leader=self.address if self.lead is not None else self.leader,
@@ -441,8 +449,18 @@ class ControlService(control_pb2_grpc.ControlServicer):
             schedulers=self.schedulers(),
             observed_unknown_since_ms=self.observed_unknown_since_ms(),
             answered_by=self.address,
-            store_trouble=self._trouble(),
+            store_trouble=trouble or self._trouble(),
         )
+        if self.lead is not None:
+            standing.fill(response, self._snapshot())
+        return response
+
+    async def _store_trouble(self) -> str:
+        try:
+            await self._store.get(LEADER_KEY)
+        except StoreError as error:
+            return str(error) or type(error).__name__
+        return ""
 
     async def Explain(
         self, request: control_pb2.ExplainRequest, context: Context = None

@@ -145,6 +145,8 @@ class Dispatcher:
             NodeState.UNKNOWN: f"nothing has been heard of node {name}",
         }
         message = sentences[new.state]
+        if new.state is NodeState.DOWN and stored is not None and stored.lost_ms:
+            message = f"node {name} is lost, by the operator's word"
         log.info("node state changed", node=name, state=new.state.name, was=old.state.name)
         reason = f"Node{new.state.name.capitalize()}"
         self._authority.tell("node", name, reason, message, node=name)
@@ -189,9 +191,12 @@ class Dispatcher:
             now = self._authority.clock.boottime()
             self._authority.observed.put_liveness(node.id, liveness.unheard(now))
             self._news.set()
-        elif node.lost_ms and node.id not in self.sessions:
-            now = self._authority.clock.boottime()
-            self._set(node.id, liveness.lost(self._authority.observed.node(node.id), now))
+        elif isinstance(change.old, Node) and node.lost_ms and not change.old.lost_ms:
+            old = self._authority.observed.node(node.id)
+            if session := self.sessions.get(node.id):
+                # Should it live after all, it begins anew, and hears first what has moved.
+                session.end(f"the operator said that node {node.name} is off")
+            self._set(node.id, liveness.lost(old, self._authority.clock.boottime()))
 
     # ------------------------------------------------------------ the lanes
 

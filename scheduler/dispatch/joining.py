@@ -150,5 +150,13 @@ def inventory_change(view: View, node_id: NodeId, inventory: Inventory) -> Put |
     )
 
 
+def found_change(view: View, node_id: NodeId) -> Put | None:
+    """The write that takes back the operator's word that a node is off; None: nobody said so."""
+    node = view.node(node_id)
+    if node is None or not node.lost_ms:
+        return None
+    return Put(replace(node, lost_ms=0), view.version(keys.node(node_id)), "it has come back")
+
+
 def _clamped(amount: int, most: int) -> int:
     return max(0, min(amount, most))

@@ -240,6 +240,7 @@ class Session:
                 await self._node_report(request.node_report)
             elif body == "order_ack":
                 self._acknowledge(codec.from_message(OrderId, request.order_ack.order))
+                await self._found()
             elif body == "goodbye":
                 self.goodbye = request.goodbye
                 raise SessionOver
@@ -305,6 +306,14 @@ class Session:
         if report.HasField("inventory"):
             for inventory in self._readable([report.inventory], Inventory):
                 await self._take_inventory(inventory)
+
+    async def _found(self) -> None:
+        """A node that was said to be off is back, and knows what has moved meanwhile."""
+        if not self._is_briefed:
+            return
+        change = joining.found_change(self._authority.mirror.tables, self.node)
+        if change is not None:
+            await self._commit([change])
 
     async def _take_inventory(self, inventory: Inventory) -> None:
         """Remember what the machine has, if that differs."""

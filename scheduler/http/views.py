@@ -97,6 +97,14 @@ def families(standing: Standing, snapshot: Snapshot | None) -> list[Family]:
                     is_counter=True,
                 )
             )
+        brake = snapshot.observed.brake
+        found.append(
+            Family(
+                name="homeport_brake_on",
+                help="Whether nothing moves because most nodes fell silent at once.",
+                samples=(((), float(brake is not None)),),
+            )
+        )
         found.extend(_services(snapshot))
         found.extend(_nodes(snapshot))
     return found

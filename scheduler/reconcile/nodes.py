@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 
 from homeport.lifecycle import Desired, TaskState
 from homeport.model import Availability, Cause, Health, NodeState, Service, Task
@@ -145,6 +146,35 @@ def has_reported(snapshot: Snapshot, task: Task) -> bool:
     """Whether what is observed of the task was said after its node's last silence."""
     liveness = snapshot.observed.node(task.node)
     return liveness.reported and liveness.state is NodeState.READY
+
+
+def waits_for_its_node(snapshot: Snapshot, task: Task) -> str:
+    """Why a task on a silent node is neither known to run nor moved, as a sentence; empty: it
+    is, or will be."""
+    liveness = snapshot.observed.node(task.node)
+    if liveness.state not in (NodeState.SUSPECT, NodeState.DOWN):
+        return ""
+    where = name(snapshot, task.node)
+    word = "down" if liveness.state is NodeState.DOWN else "silent"
+    since = _said_at(snapshot, liveness.last_seen)
+    if task.pinned:
+        return (
+            f"it waits for node {where}, which is {word} since {since}: its data is there, and a"
+            " pinned task does not move"
+        )
+    if task.needs_lease and liveness.state is NodeState.SUSPECT:
+        return (
+            f"node {where} is silent since {since}: an exclusive task moves once its node's lease"
+            " is certainly over"
+        )
+    return ""
+
+
+def _said_at(snapshot: Snapshot, when: float) -> str:
+    """A boot time for people: wall clock, and how long ago."""
+    ago = max(0.0, snapshot.now - when)
+    at = datetime.fromtimestamp(snapshot.now_ms / 1000 - ago, UTC)
+    return f"{at:%Y-%m-%d %H:%M:%S} UTC ({ago:.0f} s ago)"
 
 
 def is_drained(snapshot: Snapshot, task: Task) -> bool:

@@ -156,11 +156,8 @@ def _why(
                 f"it stays on {name(snapshot, task.node)}, which is being drained: its data is"
                 " there, and a pinned task does not move"
             )
-        if nodes.is_down(snapshot, task) and task.pinned:
-            return (
-                f"it waits for node {name(snapshot, task.node)}, which is down: its data is"
-                " there, and a pinned task does not move"
-            )
+        if why := nodes.waits_for_its_node(snapshot, task):
+            return why
         return task.reason
     if waiting is not None:
         return waiting.reason

@@ -484,6 +484,77 @@ async def test_s1_a_new_leader_withholds_the_lease_for_what_earlier_ones_have_mo
         assert (await beats.beat()).node_lease_ms == 15_000  # the record is gone
 
 
+async def test_a_node_that_is_lost_by_the_operators_word_is_down_at_once(leader):
+    joined = await leader.join()
+    async with session(leader, joined) as (lane, _):
+        await leader.put(replace(leader.mirror.tables.node(joined.node_id), lost_ms=5))
+        assert "is off" in (await lane.hear("farewell")).reason
+        assert leader.state(joined.node_id) is NodeState.DOWN
+
+
+async def test_the_word_that_a_node_is_lost_is_void_once_it_is_back_and_has_its_orders(leader):
+    joined = await leader.join()
+    await leader.put(replace(leader.mirror.tables.node(joined.node_id), lost_ms=5))
+    assert leader.state(joined.node_id) is NodeState.DOWN
+    async with session(leader, joined) as (lane, orders):
+        await settle()
+        assert leader.mirror.tables.node(joined.node_id).lost_ms == 5
+        lane.say(ack(orders))
+        await settle()
+        assert leader.mirror.tables.node(joined.node_id).lost_ms == 0
+        assert leader.state(joined.node_id) is NodeState.READY
+
+
+async def test_a_new_leader_knows_which_nodes_are_lost(leader):
+    joined = await leader.join()
+    await leader.put(replace(leader.mirror.tables.node(joined.node_id), lost_ms=5))
+    Dispatcher(leader.authority, schedulers=lambda: ())
+    assert leader.state(joined.node_id) is NodeState.DOWN
+
+
+async def test_a_node_that_was_silent_is_asked_for_a_report(leader):
+    joined = await leader.join()
+    async with (
+        session(leader, joined) as (lane, orders),
+        Beats(leader, joined, orders).running() as beats,
+    ):
+        lane.say(ack(orders))
+        lane.say(report(1, complete=True))
+        await lane.hear("report_ack")
+        assert not (await beats.beat()).resend_report
+        await asyncio.sleep(6)
+        assert leader.state(joined.node_id) is NodeState.SUSPECT
+        assert (await beats.beat()).resend_report
+        assert not leader.observed.knows(joined.node_id)
+        lane.say(report(2, complete=True))
+        await lane.hear("report_ack")
+        assert leader.observed.knows(joined.node_id)
+        assert not (await beats.beat()).resend_report
+
+
+async def test_a_false_suspicion_doubles_the_nodes_threshold(leader):
+    joined = await leader.join()
+    async with (
+        session(leader, joined) as (_, orders),
+        Beats(leader, joined, orders).running() as beats,
+    ):
+        await asyncio.sleep(6)
+        assert leader.state(joined.node_id) is NodeState.SUSPECT
+        await beats.beat()
+        await asyncio.sleep(6)
+        assert leader.state(joined.node_id) is NodeState.READY
+        await asyncio.sleep(5)
+        assert leader.state(joined.node_id) is NodeState.SUSPECT
+
+
+async def test_s3_silence_means_nothing_to_who_is_not_the_proven_leader(leader):
+    joined = await leader.join()
+    async with session(leader, joined):
+        leader.proven_until = leader.clock.boottime()
+        await asyncio.sleep(60)
+        assert leader.state(joined.node_id) is NodeState.READY
+
+
 async def test_a_heartbeat_of_another_session_gets_no_lease(leader):
     joined = await leader.join()
     async with (

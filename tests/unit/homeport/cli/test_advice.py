@@ -52,4 +52,4 @@ def test_groups_list_their_commands(name: str) -> None:
 
     group = cli.get_command(click.Context(cli), name)
     assert isinstance(group, click.Group)
-    assert group.list_commands(click.Context(group)) == ["rm"]
+    assert group.list_commands(click.Context(group)) == ["adopt", "forget", "lost", "rm"]
