@@ -117,8 +117,6 @@ def leader_frozen(world: World) -> None:
             if outlasts_its_lease:
                 world.wait(lambda epoch=epoch: world.cluster.status().epoch > epoch, "a new epoch")
         assert world.facts() == before
-        # One fault at a time: a change of leader within a lease's last seconds may cost it.
-        world.lasts(2)
 
 
 @fault("F06", "the leader is killed again and again", seconds=400)

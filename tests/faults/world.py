@@ -34,6 +34,9 @@ STACK = "app"
 EXCLUSIVE = ("mover", "anchor")
 """The exclusive services: one that may move, one whose data is on its node."""
 
+HEARTBEAT_SECONDS = 1.5
+"""A heartbeat with its jitter, and the answer."""
+
 SHARED = Path("/dev/shm")  # where a writable bind is no data of the task's own
 
 
@@ -90,6 +93,7 @@ class World:
         results.mkdir(parents=True)
         self.directory = current_run().component("world").directory
         self._load = load
+        self._users: Daemon | None = None
         self._make_lab = lab
         self._cluster_arguments = cluster
         self._faults = Recorder(results / "faults.jsonl", "faults")
@@ -143,7 +147,8 @@ class World:
         everyone = self.cluster.addresses
         self._beside(undo, "watcher", "tests.faults.watcher", self._file("watch"), everyone)
         if self._load:
-            self._beside(undo, "load", "tests.faults.load", str(self.results), everyone)
+            words = (str(self.results), everyone)
+            self._users = self._beside(undo, "load", "tests.faults.load", *words)
         if self.cluster.etcd is not None:
             endpoints = ",".join(self.cluster.etcd.endpoints)
             watch = ["etcdctl", "--endpoints", endpoints, "watch", "--prefix", "", "--rev=1"]
@@ -155,9 +160,9 @@ class World:
     def _stamped(self, undo: ExitStack, name: str, argv: list[str]) -> None:
         self._beside(undo, name, "tests.faults.stamp", self._file(name), name, *argv)
 
-    def _beside(self, undo: ExitStack, name: str, module: str, *arguments: str) -> None:
+    def _beside(self, undo: ExitStack, name: str, module: str, *arguments: str) -> Daemon:
         argv = [sys.executable, "-m", module, *arguments]
-        undo.enter_context(Daemon(argv, name=name))
+        return undo.enter_context(Daemon(argv, name=name))
 
     def _set_canaries(self) -> None:
         """On each host a container of nobody and one of another cluster, and a volume."""
@@ -280,6 +285,8 @@ class World:
         title is that of the registry.
         """
         title = registry.TITLES.get(fault, fault)
+        # One fault at a time: who was without a leader gets its lease renewed before the next one.
+        self.lasts(HEARTBEAT_SECONDS)
         begin = now_ns()
         self._faults.write(t_ns=begin, kind="begin", fault=fault, title=title, nodes=nodes)
         settled = 0
@@ -334,6 +341,7 @@ class World:
         host.engine.start()
         for member in self.cluster.etcd.members if self.cluster.etcd else ():
             if member.host is host:
+                member.kill9()  # it died with the rest, and is buried here
                 member.start()
         for scheduler in self.cluster.schedulers:
             if scheduler.host is host:
@@ -361,8 +369,24 @@ class World:
                 raise AssertionError(f"{what} did not last {seconds:g} s\n{self.cluster.story()}")
             time.sleep(0.1)
 
+    def catch_up(self) -> None:
+        """End the users' work, and let the recorder of the store write down the rest of it."""
+        if self._users is not None:
+            self._users.kill9()
+        etcd = self.cluster.etcd
+        if etcd is None or self.restored:
+            return
+        newest = etcd.revision()
+        file = self.results / "store.jsonl"
+        self.wait(
+            lambda: any(e.revision >= newest for e in loading.store_events(file)[-1:]),
+            f"the recorder to have written revision {newest}",
+            seconds=20,
+        )
+
     def verdict(self) -> dict[str, Any]:
         """Run every checker over the whole history; also written as verdict.json."""
+        self.catch_up()
         found = verdicts.judge(self)
         (self.results / "verdict.json").write_text(json.dumps(found, indent=2) + "\n")
         return found

@@ -38,14 +38,21 @@ def inert(lives: Sequence[Life], windows: Iterable[Window]) -> list[Violation]:
     return found
 
 
+def _aftermath(window: Window, begins: Sequence[int]) -> int:
+    """When a fault was over; one that never settled lasts until the next one, or for ever."""
+    later = (begin for begin in begins if begin > window.begin_ns)
+    return window.settled_ns or next(later, 1 << 62)
+
+
 def churn(lives: Sequence[Life], windows: Sequence[Window], *, slack_ns: int) -> list[Violation]:
     """Processes that ended outside every fault and its aftermath: nobody had a cause for that."""
     found = []
+    begins = sorted(window.begin_ns for window in windows)
     for life in lives:
         if not life.ended:
             continue
         cause = any(
-            window.begin_ns <= life.last_ns <= (window.settled_ns or window.end_ns) + slack_ns
+            window.begin_ns <= life.last_ns <= _aftermath(window, begins) + slack_ns
             for window in windows
         )
         if not cause:
