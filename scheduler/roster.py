@@ -10,6 +10,7 @@ which would cost each of them a write on its disk.
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 
 import structlog
 
@@ -19,8 +20,7 @@ from homeport.seams import Clock, Randomness, jittered
 from scheduler.store.base import SCHEDULERS, Store, StoreError, Write
 
 LEASE_SECONDS = 60.0
-LOOK_SECONDS = LEASE_SECONDS / 3
-"""Between two looks: at our lease, and at who else is there."""
+RENEW_SECONDS = LEASE_SECONDS / 3
 RETRY_SECONDS = 2.0
 CALL_SECONDS = 5.0
 
@@ -47,17 +47,21 @@ class Roster:
         return tuple(dict.fromkeys((*first, *self._known)))
 
     async def run(self) -> None:
-        """Keep our entry and look at the others', for ever."""
+        """Keep our entry and follow the others', for ever."""
+        async with asyncio.TaskGroup() as background:
+            background.create_task(self._stay(), name="our own entry")
+            background.create_task(self._follow(), name="the others' entries")
+
+    async def _stay(self) -> None:
         while True:
             try:
                 async with asyncio.timeout(CALL_SECONDS):
                     await self._enter()
-                    await self._look()
             except (StoreError, TimeoutError) as error:
-                log.debug("the list of schedulers waits for the store", why=str(error))
+                log.debug("our entry waits for the store", why=str(error))
                 pause = RETRY_SECONDS
             else:
-                pause = LOOK_SECONDS
+                pause = RENEW_SECONDS
             await asyncio.sleep(jittered(pause, self._randomness))
 
     async def _enter(self) -> None:
@@ -69,7 +73,33 @@ class Roster:
         # Without a fence: it is about nobody else, and says nothing that the leader decides.
         await self._store.commit([Write(key, record, lease=self._lease)])
 
-    async def _look(self) -> None:
-        listing = await self._store.list(SCHEDULERS)
-        found = {record.key.removeprefix(SCHEDULERS) for record in listing.records}
+    async def _follow(self) -> None:
+        # At once, and not at the next look: an agent whose scheduler dies a moment after it
+        # joined must know the others by then.
+        while True:
+            try:
+                async with asyncio.timeout(CALL_SECONDS):
+                    listing = await self._store.list(SCHEDULERS)
+                self._learn({record.key for record in listing.records})
+                # A watch may fail without a word: look again once in a while in any case.
+                async with (
+                    asyncio.timeout(LEASE_SECONDS),
+                    aclosing(self._store.watch(SCHEDULERS, listing.revision)) as watch,
+                ):
+                    there = {record.key for record in listing.records}
+                    async for batch in watch:
+                        for change in batch.changes:
+                            if change.value is None:
+                                there.discard(change.key)
+                            else:
+                                there.add(change.key)
+                        self._learn(there)
+            except TimeoutError:
+                continue
+            except StoreError as error:
+                log.debug("the others' entries wait for the store", why=str(error))
+                await asyncio.sleep(jittered(RETRY_SECONDS, self._randomness))
+
+    def _learn(self, keys: set[str]) -> None:
+        found = {key.removeprefix(SCHEDULERS) for key in keys}
         self._known = tuple(sorted(found | {self._me.address}))

@@ -108,9 +108,9 @@ class Scheduler(Process):
 
 
 class Agent(Process):
-    """An agent with the simulated runtime."""
+    """An agent with the simulated runtime, unless it is told another."""
 
-    def __init__(self, folder, scheduler, name):
+    def __init__(self, folder, scheduler, name, *arguments):
         self.folder = Path(folder)
         self.folder.mkdir(exist_ok=True)
         self.name = name
@@ -119,6 +119,7 @@ class Agent(Process):
             self.folder / f"log-{time.monotonic_ns()}",
             *("--scheduler", scheduler, "--name", name, "--runtime", "simulated"),
             *("--state-dir", str(self.folder / "state"), "--metrics-address", "127.0.0.1:0"),
+            *arguments,
         )
 
 

@@ -186,6 +186,17 @@ async def test_schedulers_know_each_other_and_an_idle_one_writes_nothing(schedul
     assert (await schedulers.store.list("")).revision == revision
 
 
+async def test_a_scheduler_that_appears_is_known_to_the_others_at_once(schedulers):
+    # An agent whose scheduler dies a moment after it joined must know the others by then.
+    leader, follower = await schedulers.pair()
+    await follower.end()
+    await asyncio.sleep(120)
+    assert leader.core.roster.addresses() == (leader.address,)
+    follower.start()
+    await asyncio.sleep(1)
+    assert leader.core.roster.addresses() == ("s1:7070", "s2:7070")
+
+
 async def test_a_scheduler_that_stays_away_leaves_the_list_and_one_that_restarts_does_not(
     schedulers,
 ):
