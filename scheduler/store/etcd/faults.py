@@ -105,7 +105,9 @@ def connection_failure(details: str, options: EtcdOptions) -> str:
     if "tsi_data_corrupted" in text or "tlsv1 alert" in text or "bad certificate" in text:
         return certificate_refused(options)
     if "wrong_version_number" in text or "wrong version number" in text:
-        return "it does not speak TLS there: write http:// or let it have certificates"
+        return "it does not speak TLS there: write http://, or give it certificates"
+    if "handshake read failed" in text:
+        return "it ends the handshake: if it does not speak TLS there, write http://"
     if "connection refused" in text:
         return "connection refused"
     if "dns resolution failed" in text:
@@ -115,11 +117,8 @@ def connection_failure(details: str, options: EtcdOptions) -> str:
     if "no route to host" in text or "network is unreachable" in text:
         return "no route to it"
     if "socket closed" in text or "connection reset" in text or "broken pipe" in text:
-        if options.cert_file:
-            return f"it closes the connection; does it accept {options.cert_file}?"
-        if options.is_tls:
-            return certificate_refused(options)
-        return "it closes the connection; does it want TLS (https://)?"
+        question = "" if options.is_tls else "; does it want TLS (https://)?"
+        return f"it closes the connection{question}"
     return details
 
 

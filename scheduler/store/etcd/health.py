@@ -19,6 +19,14 @@ _SAFE_PROGRESS = {(3, 4): (3, 4, 25), (3, 5): (3, 5, 8)}
 """From these on a progress notification never comes ahead of the events that it speaks of."""
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class Alarm:
+    """What stands until somebody takes it back; every member tells those of all."""
+
+    member: int  # the id of the one that raised it
+    kind: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemberStatus:
     """What one member says of itself; `trouble` alone says why it says nothing."""
@@ -30,7 +38,7 @@ class MemberStatus:
     revision: int = 0
     size_bytes: int = 0  # of its file
     used_bytes: int = 0  # of that, what would be left after a defragmentation
-    alarms: frozenset[str] = frozenset()
+    alarms: frozenset[Alarm] = frozenset()
     is_learner: bool = False
     trouble: str = ""
 
@@ -45,11 +53,10 @@ class MemberStatus:
         return bool(self.id) and self.id == self.leader
 
 
-def alarms_in(errors: Sequence[str]) -> frozenset[str]:
+def alarms_in(errors: Sequence[str]) -> frozenset[Alarm]:
     """The alarms among the errors of a status, as `memberID:8211 alarm:NOSPACE `."""
-    return frozenset(
-        found[1] for error in errors if (found := re.search(r"alarm:(\w+)", error)) is not None
-    )
+    found = (re.search(r"memberID:(\d+).*alarm:(\w+)", error) for error in errors)
+    return frozenset(Alarm(int(match[1]), match[2]) for match in found if match is not None)
 
 
 def numbers_of(version: str) -> tuple[int, ...]:
@@ -94,8 +101,7 @@ def conditions(statuses: Sequence[MemberStatus]) -> tuple[str, ...]:
     healthy = sum(each.is_healthy for each in statuses)
     if len(statuses) > 2 and healthy * 2 - len(statuses) == 1:
         found.append("etcd would stop taking writes if one more member were lost")
-    alarms = sorted({alarm for each in statuses for alarm in each.alarms})
-    for alarm in alarms:
+    for alarm in sorted({alarm.kind for each in statuses for alarm in each.alarms}):
         if alarm == NO_SPACE:
             size = max(each.size_bytes for each in statuses)
             found.append(

@@ -28,7 +28,15 @@ from scheduler.store.etcd.health import (
 )
 from scheduler.store.etcd.member import Member
 from scheduler.store.etcd.shell import EtcdStore
-from scheduler.store.etcd.upkeep import Action, Compact, Defragment, Disarm, Memory, decide, is_full
+from scheduler.store.etcd.upkeep import (
+    Action,
+    Compact,
+    Defragment,
+    Disarm,
+    Memory,
+    decide,
+    full_members,
+)
 
 LOOK_SECONDS = 10.0
 STATUS_SECONDS = 2.0
@@ -113,7 +121,8 @@ class Maintenance:
         if self._leaderless_since is None:
             self._leaderless_since = now
         patience = jittered(ORPHANED_SECONDS, self._randomness)
-        return is_full(self.statuses) and now - self._leaderless_since >= patience
+        waited = now - self._leaderless_since >= patience
+        return waited and bool(full_members(self.statuses))
 
     # ------------------------------------------------------------------ looking
 
@@ -153,7 +162,7 @@ class Maintenance:
             if warning and (each.url, each.version) not in self._warned:
                 self._warned.add((each.url, each.version))
                 log.warning(warning)
-        self._metrics.store_full.set(is_full(self.statuses))
+        self._metrics.store_full.set(bool(full_members(self.statuses)))
         told = self.conditions
         for sentence in told:
             if sentence not in self._told:
@@ -174,8 +183,9 @@ class Maintenance:
                     await self._store.compact(revision)
                 case Defragment(url):
                     await self._defragment(url)
-                case Disarm():
-                    await self._disarm()
+                case Disarm(members):
+                    for each in members:
+                        await self._disarm(each)
         except (StoreError, grpc.aio.AioRpcError) as error:
             why = _words(error)
             log.warning("upkeep of etcd failed", action=_named(action), why=why)
@@ -198,11 +208,10 @@ class Maintenance:
                 timeout=DEFRAGMENT_SECONDS,
             )
 
-    async def _disarm(self) -> None:
+    async def _disarm(self, member_id: int) -> None:
         async def ask(member: Member, metadata: Any, seconds: float) -> None:
-            # Member 0 means all of them.
             request = rpc_pb2.AlarmRequest(
-                action=rpc_pb2.AlarmRequest.DEACTIVATE, memberID=0, alarm=rpc_pb2.NOSPACE
+                action=rpc_pb2.AlarmRequest.DEACTIVATE, memberID=member_id, alarm=rpc_pb2.NOSPACE
             )
             await member.maintenance.Alarm(request, metadata=metadata, timeout=seconds)
 

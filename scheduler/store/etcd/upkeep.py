@@ -44,8 +44,9 @@ class Defragment:
 
 @dataclass(frozen=True, slots=True)
 class Disarm:
-    """Take back the alarm NOSPACE, so that etcd takes writes again."""
+    """Take back the alarm NOSPACE of these members, so that etcd takes writes again."""
 
+    members: tuple[int, ...]
     reason: str
 
 
@@ -82,9 +83,10 @@ class Memory:
                 return replace(self, disarmed=now, full_since=None)
 
 
-def is_full(statuses: Sequence[MemberStatus]) -> bool:
-    """Whether any member has raised NOSPACE."""
-    return any(NO_SPACE in each.alarms for each in statuses)
+def full_members(statuses: Sequence[MemberStatus]) -> tuple[int, ...]:
+    """The ids of the members that have raised NOSPACE."""
+    alarms = {alarm for each in statuses for alarm in each.alarms}
+    return tuple(alarm.member for alarm in sorted(alarms) if alarm.kind == NO_SPACE)
 
 
 def decide(
@@ -93,7 +95,7 @@ def decide(
     """What is due now, and the memory for the next look."""
     revision = max((each.revision for each in statuses), default=0)
     memory = memory.seen(now, revision)
-    if not is_full(statuses):
+    if not full_members(statuses):
         memory = replace(memory, full_since=None)
         return _compaction(memory, revision, now) or _tidying(statuses, memory, now), memory
     if memory.disarmed is not None and now - memory.disarmed < PAUSE_SECONDS:
@@ -138,7 +140,7 @@ def _making_space(statuses: Sequence[MemberStatus], memory: Memory, revision: in
     for each in _followers_first(statuses):
         if memory.defragmented.get(each.url, -1.0) < memory.full_since:
             return Defragment(each.url, "the database is full")
-    return Disarm("history is compacted and all members are defragmented")
+    return Disarm(full_members(statuses), "history is compacted and all members defragmented")
 
 
 def _all_well(statuses: Sequence[MemberStatus]) -> bool:
