@@ -25,6 +25,7 @@ from agent.runtime.proc import wait_for_exit
 from homeport.model import Condition, TaskId
 from homeport.seams import Clock
 
+PROGRAM = guard.__file__
 LOOK_SECONDS = 0.5
 """Between two looks at whether the guard is at work."""
 HUNG_SECONDS = 2.0
@@ -279,7 +280,7 @@ class GuardProcesses:
         """A new one, in a session of its own. Raises OSError."""
         # Isolated, without site packages: small, and nothing of ours can break it.
         child = subprocess.Popen(  # noqa: S603
-            [sys.executable, "-I", "-S", guard.__file__, self._page.path],
+            [sys.executable, "-I", "-S", PROGRAM, self._page.path],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
