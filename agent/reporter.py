@@ -59,7 +59,7 @@ class Reporter:
         self._next_at = 0.0
         self._sequence = 0
         self._wake = asyncio.Event()
-        self._hash: bytes | None = None
+        self._sum = digests.Sum()  # of the statuses that are not foreign
 
     @property
     def running_hash(self) -> bytes:
@@ -70,22 +70,25 @@ class Reporter:
         """
         if self._flying is not None or self._untold or not self._is_whole:
             return b""
-        return self._digest()
+        return self._sum.digest
 
     def leave_out(self, foreign: frozenset[TaskId]) -> None:
         """These tasks are here by no word of the scheduler's."""
-        if foreign != self.foreign:
-            self.foreign = foreign
-            self._hash = None
+        for task in foreign - self.foreign:
+            self._uncount(task)
+        returned, self.foreign = self.foreign - foreign, foreign
+        for task in returned:
+            self._count(task)
 
     def put(self, status: TaskStatus) -> None:
         """Tell this of its task. What is behind the last known status is dropped."""
         known = self.statuses.get(status.task)
         if known == status or (known is not None and status.order < known.order):
             return
+        self._uncount(status.task)
         self.statuses[status.task] = status
+        self._count(status.task)
         self._untold[status.task] = None
-        self._hash = None
         self._wake.set()
 
     def tell(self, event: Event) -> None:
@@ -133,8 +136,8 @@ class Reporter:
         self._flying = None
         for status in flying.statuses:
             if status.state is TaskState.REMOVED and self.statuses.get(status.task) == status:
+                self._uncount(status.task)
                 del self.statuses[status.task]
-                self._hash = None
                 self.on_removed(status.task)
         self._wake.set()
 
@@ -184,15 +187,16 @@ class Reporter:
             statuses=tuple(self.statuses[task] for task in tasks),
             events=tuple(self._events),
             volumes=tuple(self._volumes[key] for key in self._untold_volumes),
-            running_hash=self._digest(),
+            running_hash=self._sum.digest,
         )
         self._events.clear()
         self._untold_volumes.clear()
         return self._flying
 
-    def _digest(self) -> bytes:
-        if self._hash is None:
-            self._hash = digests.running_hash(
-                status for task, status in self.statuses.items() if task not in self.foreign
-            )
-        return self._hash
+    def _count(self, task: TaskId) -> None:
+        if task in self.statuses and task not in self.foreign:
+            self._sum.add(digests.running_line(self.statuses[task]))
+
+    def _uncount(self, task: TaskId) -> None:
+        if task in self.statuses and task not in self.foreign:
+            self._sum.remove(digests.running_line(self.statuses[task]))

@@ -8,12 +8,11 @@ wants it any more, so it counts as told only while a task that was told refers t
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from homeport.digests import wanted_hash
+from homeport.digests import Sum, wanted_line
 from homeport.lifecycle import Desired
 from homeport.model import (
     Assignment,
@@ -25,7 +24,6 @@ from homeport.model import (
     Task,
     TaskId,
     Tombstone,
-    split_task_id,
 )
 from homeport.spec import FileMount
 from scheduler.cluster.numbering import fence_token
@@ -57,32 +55,55 @@ class Orders:
     wanted_hash: bytes = b""  # the agent's after this message
 
 
-@dataclass(slots=True)
 class Told:
     """What one session's agent has been told. Owned by its session; `plan` brings it forward."""
 
-    order: OrderId | None = None  # None: nothing yet
-    tasks: dict[TaskId, Assignment] = field(default_factory=dict)
-    tombstones: dict[TaskId, Tombstone] = field(default_factory=dict)
-    stacks: dict[str, Stack] = field(default_factory=dict)
-    wanted_hash: bytes = b""
-    # How many of `tasks` refer to an edition of a spec, and to a stack.
-    editions: Counter[Edition] = field(default_factory=Counter)
-    stacks_used: Counter[str] = field(default_factory=Counter)
+    def __init__(self) -> None:
+        """Nothing yet."""
+        self.order: OrderId | None = None
+        # The records themselves, which others keep too; `desired` is what was said.
+        self.tasks: dict[TaskId, Task] = {}
+        self.tombstones: dict[TaskId, Tombstone] = {}
+        self.stacks: dict[str, Stack] = {}
+        self._wanted = Sum()
+        # How many of `tasks` are of a service, by generation; and of a stack.
+        self._editions: dict[int, dict[ServiceId, int]] = {}
+        self._stacks_used: dict[str, int] = {}
+        self._stack_of: dict[ServiceId, str] = {}
 
-    def put(self, assignment: Assignment) -> None:
+    @property
+    def wanted_hash(self) -> bytes:
+        """The agent's, when it has taken in all that it was told."""
+        return self._wanted.digest
+
+    def put(self, task: Task, stack: str) -> None:
         """This task is now wanted, in this way."""
-        self.drop(assignment.task)
-        self.tasks[assignment.task] = assignment
-        self.editions[_edition(assignment)] += 1
-        self.stacks_used[assignment.stack] += 1
+        self.drop(task.id)
+        self.tasks[task.id] = task
+        self._wanted.add(wanted_line(task.id, task.generation, task.desired))
+        _more(self._editions.setdefault(task.generation, {}), task.service)
+        self._stack_of[task.service] = stack
+        _more(self._stacks_used, stack)
 
-    def drop(self, task: TaskId) -> None:
+    def drop(self, task_id: TaskId) -> None:
         """This task is wanted no more."""
-        assignment = self.tasks.pop(task, None)
-        if assignment is not None:
-            _less(self.editions, _edition(assignment))
-            _less(self.stacks_used, assignment.stack)
+        task = self.tasks.pop(task_id, None)
+        if task is None:
+            return
+        self._wanted.remove(wanted_line(task_id, task.generation, task.desired))
+        _less(self._editions[task.generation], task.service)
+        _less(self._stacks_used, self._stack_of[task.service])
+        if not any(task.service in services for services in self._editions.values()):
+            del self._stack_of[task.service]
+
+    def has_edition(self, edition: Edition) -> bool:
+        """Whether the agent keeps this spec, for a task that it was told of."""
+        service, generation = edition
+        return service in self._editions.get(generation, ())
+
+    def has_stack(self, stack: str) -> bool:
+        """Whether the agent keeps this stack's resources, for a task that it was told of."""
+        return stack in self._stacks_used
 
 
 def plan(
@@ -153,25 +174,28 @@ class _Draft:
             # What has ended for good stays so, also when a power cut made the agent forget it. An
             # agent that told of the end itself needs no word of it.
             desired = before.desired if before is not None else Desired.SHUTDOWN
-        assignment = Assignment(
-            task=task.id,
-            stack=service.stack,
-            service_name=service.name,
-            generation=task.generation,
-            desired=desired,
-            pinned=task.pinned,
-            exclusive=task.exclusive,
-            fence_token=fence_token(self._view, task.id),
-            reason=task.reason,
-            cause=task.cause,
-            priority=self._priority(task),
-        )
-        if before is not None and _same_order(before, assignment):
+        now = task if task.desired is desired else replace(task, desired=desired)
+        if before is not None and _same_order(before, now):
+            told.tasks[task.id] = now
             return
         self._resources(task, service.stack)
         told.tombstones.pop(task.id, None)
-        told.put(assignment)
-        self._tasks.append(assignment)
+        told.put(now, service.stack)
+        self._tasks.append(
+            Assignment(
+                task=task.id,
+                stack=service.stack,
+                service_name=service.name,
+                generation=task.generation,
+                desired=desired,
+                pinned=task.pinned,
+                exclusive=task.exclusive,
+                fence_token=fence_token(self._view, task.id),
+                reason=task.reason,
+                cause=task.cause,
+                priority=self._priority(task),
+            )
+        )
         self._grown(_TASK_BYTES)
 
     def _priority(self, task: Task) -> int:
@@ -181,7 +205,7 @@ class _Draft:
     def _resources(self, task: Task, stack_name: str) -> None:
         """What the agent needs to know before it can act on this task."""
         edition = (task.service, task.generation)
-        if not self._told.editions[edition] and edition not in self._specs:
+        if not self._told.has_edition(edition) and edition not in self._specs:
             generation = self._view.spec(*edition)
             if generation is not None:
                 self._specs[edition] = generation
@@ -191,7 +215,7 @@ class _Draft:
         stack = self._view.stack(stack_name)
         if stack is not None and (
             not _same_resources(self._told.stacks.get(stack_name), stack)
-            or not self._told.stacks_used[stack_name]
+            or not self._told.has_stack(stack_name)
         ):
             self._stacks[stack_name] = stack
             self._told.stacks[stack_name] = stack
@@ -210,13 +234,9 @@ class _Draft:
     def close(self) -> None:
         if self._tasks or self._tombstones or self._told.order is None:
             self._flush()
-        else:
-            # Nothing to say, but a record that went may have changed what is wanted.
-            self._told.wanted_hash = wanted_hash(self._told.tasks.values())
 
     def _flush(self) -> None:
         told = self._told
-        told.wanted_hash = wanted_hash(told.tasks.values())
         self.messages.append(
             Orders(
                 order=self._order,
@@ -239,7 +259,7 @@ def ends(orders: Orders) -> frozenset[TaskId]:
     return frozenset(stopped | {tombstone.task for tombstone in orders.tombstones})
 
 
-def _same_order(before: Assignment, now: Assignment) -> bool:
+def _same_order(before: Task, now: Task) -> bool:
     """Whether the agent would do nothing else: a newer version of the record alone is no news."""
     return (
         before.generation == now.generation
@@ -251,15 +271,14 @@ def _same_order(before: Assignment, now: Assignment) -> bool:
     )
 
 
-def _edition(assignment: Assignment) -> Edition:
-    service, _, _ = split_task_id(assignment.task)
-    return service, assignment.generation
+def _more(counts: dict[K, int], key: K) -> None:
+    counts[key] = counts.get(key, 0) + 1
 
 
-def _less(counter: Counter[K], key: K) -> None:
-    counter[key] -= 1
-    if not counter[key]:
-        del counter[key]
+def _less(counts: dict[K, int], key: K) -> None:
+    counts[key] -= 1
+    if not counts[key]:
+        del counts[key]
 
 
 def _same_resources(before: Stack | None, now: Stack) -> bool:

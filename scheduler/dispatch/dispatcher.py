@@ -14,8 +14,7 @@ from typing import Any
 import structlog
 
 from homeport import codec
-from homeport.digests import running_hash
-from homeport.model import Inventory, Node, NodeId, NodeState, OrderId, Task, TaskId, TaskStatus
+from homeport.model import Inventory, Node, NodeId, NodeState, OrderId, Task
 from homeport.seams import Refused, Stream, identifier
 from homeport.v1 import dispatcher_pb2
 from scheduler.cluster import keys
@@ -23,6 +22,7 @@ from scheduler.cluster.observed import Liveness
 from scheduler.config import Timers
 from scheduler.dispatch import doubts, heartbeat, joining, liveness
 from scheduler.dispatch.bulk import Bulk
+from scheduler.dispatch.said import Said
 from scheduler.dispatch.session import Session
 from scheduler.reconcile.revoking import Superseded
 from scheduler.store.authority import Authority
@@ -53,7 +53,7 @@ class Dispatcher:
         self.sessions: dict[NodeId, Session] = {}
         self._authority = authority
         self._schedulers = schedulers
-        self._heard: dict[NodeId, dict[TaskId, TaskStatus]] = {}
+        self._said: dict[NodeId, Said] = {}
         self._boots: dict[NodeId, liveness.Boots] = {}
         self._lenient: dict[NodeId, float] = {}
         self._news = asyncio.Event()  # a node's state changed: its next deadline is another
@@ -179,7 +179,7 @@ class Dispatcher:
         if change.new is None:
             self._nodes -= 1
             self._authority.observed.liveness.pop(node.id, None)
-            self._heard.pop(node.id, None)
+            self._said.pop(node.id, None)
             self._boots.pop(node.id, None)
             if session := self.sessions.get(node.id):
                 session.end(
@@ -270,8 +270,8 @@ class Dispatcher:
             await stream.send(dispatcher_pb2.SessionResponse(farewell=farewell))
             return
         node = NodeId(hello.node_id)
-        heard = self._heard.setdefault(node, {})
-        session = Session(self._authority, node, hello.session_id, hello.boot_id, stream, heard)
+        said = self._said.setdefault(node, Said())
+        session = Session(self._authority, node, hello.session_id, hello.boot_id, stream, said)
         self._replace(session)
         clock = self._authority.clock
         old = self._authority.observed.node(node)
@@ -285,9 +285,7 @@ class Dispatcher:
         # What was known of its tasks counts only if nothing has happened to them meanwhile. After a
         # silence that is for a report to say: also this hello may have been long on its way.
         knows = (
-            opened.reported
-            and old.state is NodeState.READY
-            and running_hash(heard.values()) == hello.running_hash
+            opened.reported and old.state is NodeState.READY and said.digest == hello.running_hash
         )
         self._set(node, replace(opened, reported=knows))
         session.post(self._welcome(node, send_report=not knows))

@@ -17,8 +17,7 @@ from typing import Any
 import structlog
 
 from homeport import codec
-from homeport.digests import running_hash
-from homeport.lifecycle import TERMINAL, Desired, TaskState
+from homeport.lifecycle import TERMINAL, Desired
 from homeport.model import (
     Event,
     Inventory,
@@ -33,6 +32,7 @@ from homeport.seams import LinkLost, Stream
 from homeport.v1 import dispatcher_pb2
 from scheduler.cluster.changes import Change
 from scheduler.dispatch import assignments, joining, reports
+from scheduler.dispatch.said import Said
 from scheduler.store.authority import Authority
 from scheduler.store.base import Conflict, StoreError
 
@@ -65,14 +65,14 @@ class Session:
         session_id: str,
         boot_id: str,
         stream: Stream,
-        heard: dict[TaskId, TaskStatus],
+        said: Said,
     ) -> None:
-        """`heard`: what this node's agent last said of its tasks; outlives the session."""
+        """`said`: what this node's agent last said of its tasks; outlives the session."""
         self.node = node
         self.id = session_id
         self.boot_id = boot_id
         self.told = assignments.Told()
-        self.heard = heard
+        self.said = said
         self.acknowledged: OrderId | None = None
         self.goodbye: dispatcher_pb2.Goodbye | None = None
         self.wants_report = False  # after a silence: what was known of its tasks is old
@@ -86,7 +86,6 @@ class Session:
         self._sent: deque[_Sent] = deque()  # orders that the agent has not acknowledged
         self._is_briefed = False
         self._odd: dict[str, bytes] = {}
-        self._running_hash: bytes | None = None  # of `heard`; None: it has changed
         self._last_report = 0  # the number of the last report that was taken in
 
     # ------------------------------------------------------------ what others tell it
@@ -135,7 +134,7 @@ class Session:
         )
         if not is_told or any(task in sent.ends for sent in self._sent):
             return False
-        heard = self.heard.get(task)
+        heard = self.said.of(task)
         return heard is None or heard.state in TERMINAL
 
     def _acknowledge(self, order: OrderId) -> None:
@@ -157,10 +156,7 @@ class Session:
 
     def running_differs(self, theirs: bytes) -> bool:
         """Whether reports were lost, by the agent's hash; two heartbeats in a row must say so."""
-        if self._running_hash is None:
-            # Kept from one heartbeat to the next: a node may have a thousand tasks.
-            self._running_hash = running_hash(self.heard.values())
-        return self._twice("running", theirs, self._running_hash)
+        return self._twice("running", theirs, self.said.digest)
 
     def _twice(self, what: str, theirs: bytes, ours: bytes) -> bool:
         if not theirs or theirs == ours:
@@ -263,15 +259,7 @@ class Session:
         )
         if heard.foreign:
             log.debug("tasks without a record here", node=self.node, tasks=heard.foreign[:10])
-        if report.complete:
-            self.heard.clear()
-        # What the agent said, believed or not: its hash counts all of it.
-        self._running_hash = None
-        for status in statuses:
-            if status.state is TaskState.REMOVED:
-                self.heard.pop(status.task, None)
-            else:
-                self.heard[status.task] = status
+        self.said.hear(statuses, is_complete=report.complete)
         for task in heard.missing:
             if observed.status(task) is not None:
                 observed.forget(task)

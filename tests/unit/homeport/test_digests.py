@@ -19,13 +19,29 @@ def status(task: str, **fields: object) -> TaskStatus:
     return TaskStatus(task=TaskId(task), **fields)  # type: ignore[arg-type]
 
 
-def test_the_lines_are_the_wire_contract() -> None:
-    expected = hashlib.sha256(b"a/1/1|2|6\nb/1/1|1|9").digest()
+def added_up(*lines: bytes) -> bytes:
+    numbers = (hashlib.blake2b(line, digest_size=16).digest() for line in lines)
+    total = sum(int.from_bytes(number, "big") for number in numbers) % (1 << 128)
+    return total.to_bytes(16, "big")
+
+
+def test_the_lines_and_their_sum_are_the_wire_contract() -> None:
     told = [assignment("b/1/1", 1, Desired.SHUTDOWN), assignment("a/1/1", 2)]
-    assert digests.wanted_hash(told) == expected
-    expected = hashlib.sha256(b"a/1/1|3|6|4").digest()
+    assert digests.wanted_hash(told) == added_up(b"a/1/1|2|6", b"b/1/1|1|9")
     seen = status("a/1/1", attempt=3, state=TaskState.RUNNING, health=Health.UNHEALTHY)
-    assert digests.running_hash([seen]) == expected
+    assert digests.running_hash([seen]) == added_up(b"a/1/1|3|6|4")
+    assert digests.running_hash([]) == bytes(16), "nothing is not the same as not known"
+
+
+def test_a_sum_that_lines_came_to_and_went_from_is_that_of_those_that_are_left() -> None:
+    total = digests.Sum()
+    for line in ("a", "b", "c"):
+        total.add(line)
+    total.remove("b")
+    total.remove("a")
+    left = digests.Sum()
+    left.add("c")
+    assert total.digest == left.digest != digests.Sum().digest
 
 
 def test_the_order_of_the_tasks_does_not_matter() -> None:
