@@ -12,6 +12,7 @@ from agent.runtime.base import Phase
 from homeport import codec
 from homeport.lifecycle import TERMINAL, Desired, TaskState, Writer, is_legal
 from homeport.model import (
+    Node,
     RequestRecord,
     Service,
     Stack,
@@ -20,7 +21,12 @@ from homeport.model import (
 )
 from scheduler.cluster import keys
 from scheduler.store.base import LEADER_KEY
+from tests.simulation import moving
 from tests.simulation.copies import Copies
+
+AGENT_STOPS_SECONDS = 13.0
+"""An agent and an engine that have been well for so long have stopped a task in time: calls of
+before have had their deadline by then."""
 
 
 class Checks:
@@ -77,6 +83,9 @@ class Checks:
         for key, value in values.items():
             if key.startswith("tasks/"):
                 self._task_changed(old[key], value)
+                is_new = old[key] is None and fence is not None
+                if is_new and (why := moving.objection(self, value, fence.epoch)):
+                    self.violate(f"S21: {value.id} moved too soon", why)
         if any(key.startswith("tasks/") for key in values):
             self._room()
         self._requested(revision, old, values)
@@ -209,6 +218,10 @@ class Checks:
         spec = self.records.get(keys.spec(head.id, head.generation))
         return dict(spec.spec.container.env).get("VERSION") if spec is not None else None
 
+    def nodes(self):
+        """The records of all nodes."""
+        return [each for each in self.records.values() if isinstance(each, Node)]
+
     def tasks(self):
         return [each for each in self.records.values() if isinstance(each, Task)]
 
@@ -244,6 +257,21 @@ class Checks:
         self.world.trace.note(f"------ the guard of {machine.name} kills {container.task}")
         if not self.copies.may_stop_for_a_lease(container.task):
             self.violate("S9: a guard kills what is not exclusive and movable", container.task)
+        if self._was_able_to_stop(machine, container):
+            self.violate("an agent at work leaves a task to its guard", container.task)
+
+    def _was_able_to_stop(self, machine, container):
+        """Whether the agent had all that it needs to stop the container before its guard does."""
+        now, engine = self.world.loop.now, machine.engine
+        return (
+            machine.process is not None
+            and now - max(machine.started_at, machine.paused_until) > AGENT_STOPS_SECONDS
+            and engine.is_well
+            and now - engine.well_since > AGENT_STOPS_SECONDS
+            and container.task not in engine.hanging
+            and now - engine.started[container.task] > AGENT_STOPS_SECONDS
+            and container.script.stop_ms < 1_000
+        )
 
     def stops(self, machine, container):
         """An agent is about to stop or remove a container."""

@@ -29,16 +29,25 @@ class WatchedEngine(SimulatedEngine):
         super().__init__(machine.clock, capacity=Resources(cpu_millis=4_000, memory_bytes=8 * GIB))
         self.machine = machine
         self.cluster = ""
+        self.well_since = 0.0  # true time
+        self.started = {}  # task -> true time of its container's last start
         self.late_seconds = 0.0
         """Not 0: a start is not answered in time, and takes place so much later after all."""
 
     def recover(self):
         self.late_seconds = 0.0
+        self.well_since = self.machine.world.loop.now
         super().recover()
+
+    @property
+    def is_well(self):
+        """Whether it answers, and does at once what it is asked for."""
+        return not (self.outage or self.is_hanging or self.late_seconds)
 
     def begin(self, container):
         self.machine.world.checks.starts(self.machine, container)
         super().begin(container)
+        self.started[container.task] = self.machine.world.loop.now
         if container.script.health == "unhealthy":
             self.machine.world.checks.unwell(container)
 
@@ -48,6 +57,7 @@ class WatchedEngine(SimulatedEngine):
             self.machine.world.trace.note(f"------ {container.task} starts late")
             with contextlib.suppress(Rejected):
                 self.begin(container)
+                self.machine.world.checks.unwell(container)  # its agent may want none of it
 
     def stop(self, container, exit_code):
         self.machine.world.checks.stops(self.machine, container)

@@ -27,12 +27,14 @@ class Machine:
         self.clock = clock or world.clock(name)
         world.loop.rates[name] = self.clock.rate
         self.paused_until = 0.0
+        self.started_at = 0.0  # true time of the process's start
         self._main_task = None
 
     def start(self):
         """Start the process unless it runs."""
         if self.process is None:
             self.incarnation += 1
+            self.started_at = self.world.loop.now
             self.process = (self.name, self.incarnation)
             self.world.trace.note(f"------ {self.name}#{self.incarnation} starts")
             loop = self.world.loop

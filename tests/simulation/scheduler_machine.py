@@ -37,6 +37,7 @@ class SchedulerMachine(Machine):
         self.address = f"{name}:7070"
         self.store = store
         self.core = None
+        self.led_since = 0.0
 
     async def _main(self):
         randomness = self.world.randomness(f"{self.name}/{self.incarnation}")
@@ -54,6 +55,7 @@ class SchedulerMachine(Machine):
 
     async def _on_leading(self, is_leading):
         if is_leading:
+            self.led_since = self.clock.boottime()
             self.world.leaders += 1
             self.world.trace.note(f"------ {self.name} leads")
 

@@ -6,6 +6,7 @@ acknowledged is exactly what is to be there.
 """
 
 import asyncio
+import contextlib
 from dataclasses import dataclass, replace
 
 from homeport import codec
@@ -32,6 +33,7 @@ from tests.simulation.engine import GIB
 from tests.simulation.scheduler_machine import CallFailed
 
 CALL_SECONDS = 6.0
+REPEAT_SECONDS = 20.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,15 +161,32 @@ class Caller:
 
     async def _one(self, method, request):
         addresses = self.world.addresses
-        end = self.world.network.dial("laptop", addresses[self._address % len(addresses)], method)
+        network = self.world.network
+        address = addresses[self._address % len(addresses)]
+        end = network.dial("laptop", address, method)
         try:
             await end.send(request)
             answer = await anext(end, None)
             if answer is None:
                 raise LinkLost("no answer")
+            if network.weather.repeat and self.rng.random() < network.weather.repeat:
+                # What was on its way comes again much later, when nobody waits for it.
+                seconds = self.rng.uniform(0, REPEAT_SECONDS)
+                network.later(seconds, self._again, address, method, request)
             return answer
         finally:
             end.abort("the client hung up")
+
+    def _again(self, address, method, request):
+        self.world.loop.spawn(("laptop", 1), self._repeat(address, method, request))
+
+    async def _repeat(self, address, method, request):
+        end = self.world.network.dial("laptop", address, method)
+        with contextlib.suppress(LinkLost, TimeoutError, CallFailed):
+            async with asyncio.timeout(CALL_SECONDS):
+                await end.send(request)
+                await anext(end, None)
+        end.abort("nobody waits")
 
 
 class Operator(Caller):

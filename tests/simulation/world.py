@@ -106,6 +106,14 @@ class World:
         found = self.proven()
         return found[0] if len(found) == 1 else None
 
+    def leader_of(self, epoch):
+        """The scheduler whose leadership this is; None when it is over."""
+        for machine in self.schedulers:
+            lead = machine.core.control.lead if machine.process is not None else None
+            if lead is not None and lead.authority.epoch == epoch:
+                return machine
+        return None
+
     def proven(self):
         """The schedulers that take themselves for the proven leader, stopped ones too."""
         return [

@@ -39,6 +39,7 @@ async def _one_container_hangs(nemesis):
         engine.hanging.add(container.task)
         await asyncio.sleep(nemesis.rng.uniform(0.5, 25))
         engine.hanging.discard(container.task)
+        engine.well_since = nemesis.world.loop.now
 
 
 @kind("kill a container", 10)
