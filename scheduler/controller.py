@@ -112,7 +112,7 @@ class Controller:
         self._globals: dict[ServiceId, None] = {}
         self._stacks: dict[str, None] = {}
         self._roomier: dict[NodeId, None] = {}
-        self._node_states: dict[NodeId, tuple[NodeState, bool]] = {}
+        self._node_states: dict[NodeId, tuple[NodeState, bool, str]] = {}
         self._timers = timers or Timers()
         self._address = address
         self._pace = Pace(clock.boottime())
@@ -248,7 +248,9 @@ class Controller:
                 continue
             self._node_states[node] = state
             if isinstance(record := self._mirror.tables.node(node), Node):
-                self._fleet.node_changed(record, ready=state[0] is NodeState.READY)
+                self._fleet.node_changed(
+                    record, ready=state[0] is NodeState.READY, unfenced=state[2]
+                )
             self._mark_node(node)
         roomier, self._roomier = self._roomier, {}
         for node in roomier:
@@ -273,9 +275,9 @@ class Controller:
             self._observed.add_event(event)
             log.warning("the brake", on=brake is not None, why=event.message)
 
-    def _node_state(self, node: NodeId) -> tuple[NodeState, bool]:
+    def _node_state(self, node: NodeId) -> tuple[NodeState, bool, str]:
         liveness = self._observed.node(node)
-        return liveness.state, liveness.reported
+        return liveness.state, liveness.reported, liveness.unfenced
 
     # ------------------------------------------------------------ look, decide, commit, wait
 

@@ -117,6 +117,8 @@ def _node(views: Views, node: Node) -> Iterator[str]:
     elif not seen.reported:
         yield "it has not reported its tasks to this scheduler yet"
     yield f"its operator wants it {node.availability.name.lower()}"
+    if seen.unfenced:
+        yield f"it gets no exclusive task: {seen.unfenced}"
     for condition in seen.status.conditions:
         if not condition.ok:
             yield f"{condition.name}: {condition.message}"

@@ -226,6 +226,8 @@ class Views:
         )
         codec.fill(view.node, node)
         codec.fill(view.status, seen.status)
+        if seen.unfenced:
+            view.status.conditions.add(name="fencing", ok=False, message=seen.unfenced)
         codec.fill(view.reserved, self._reserved(tasks))
         if seen.session:
             began_ms = self.snapshot.now_ms - round((self.snapshot.now - seen.since) * 1000)

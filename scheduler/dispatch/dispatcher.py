@@ -20,11 +20,11 @@ from homeport.v1 import dispatcher_pb2
 from scheduler.cluster import keys
 from scheduler.cluster.observed import Liveness
 from scheduler.config import Timers
-from scheduler.dispatch import doubts, heartbeat, joining, liveness
+from scheduler.dispatch import clocks, doubts, heartbeat, joining, liveness
 from scheduler.dispatch.bulk import Bulk
+from scheduler.dispatch.leases import Leases
 from scheduler.dispatch.said import Said
 from scheduler.dispatch.session import Session
-from scheduler.reconcile.revoking import Superseded
 from scheduler.store.authority import Authority
 from scheduler.store.base import Conflict, StoreError
 from scheduler.store.images import Images
@@ -60,7 +60,8 @@ class Dispatcher:
         self._empty = asyncio.Event()
         self._empty.set()
         self._is_closing = False
-        self._superseded = Superseded(authority.mirror.tables)
+        self._leases = Leases(authority.mirror.tables)
+        self._pacing: dict[NodeId, clocks.Pacing] = {}
         now = authority.clock.boottime()
         self._nodes = 0
         for node in authority.mirror.tables.nodes():
@@ -110,13 +111,14 @@ class Dispatcher:
         old = authority.observed.node(node)
         if liveness.was_false(old, new):
             self._lenient[node] = authority.clock.boottime() + liveness.LENIENT_SECONDS
-        if (old.state, old.reported, old.session) == (new.state, new.reported, new.session):
+        if _shown(old) == _shown(new):
             authority.observed.touch(node, new)
             return
         authority.observed.put_liveness(node, new)
         if old.state is not new.state:
             self._news.set()
             self._tell_state(node, old, new)
+        if (old.state, old.unfenced) != (new.state, new.unfenced):
             authority.dirt.node(node)
             authority.dirt.capacity = True
         if new.reported and not old.reported:
@@ -127,8 +129,7 @@ class Dispatcher:
             authority.wake()
 
     def _tell_state(self, node: NodeId, old: Liveness, new: Liveness) -> None:
-        stored = self._authority.mirror.tables.node(node)
-        name = stored.name if stored is not None else node
+        stored, name = self._authority.mirror.tables.node(node), self._name(node)
         silent = self._authority.clock.boottime() - old.last_seen
         sentences = {
             NodeState.READY: (
@@ -165,7 +166,7 @@ class Dispatcher:
         for change in changes:
             record = change.new if change.new is not None else change.old
             if isinstance(record, Task):
-                self._superseded.changed(
+                self._leases.superseded.changed(
                     self._authority.mirror.tables, _task(change.old), _task(change.new)
                 )
                 if change.new is None:
@@ -181,6 +182,8 @@ class Dispatcher:
             self._authority.observed.liveness.pop(node.id, None)
             self._said.pop(node.id, None)
             self._boots.pop(node.id, None)
+            self._pacing.pop(node.id, None)
+            self._leases.forget(node.id)
             if session := self.sessions.get(node.id):
                 session.end(
                     f"node {node.name} was removed from the cluster",
@@ -249,17 +252,44 @@ class Dispatcher:
     async def heartbeat(self, stream: Stream, requests: AsyncIterator[Any]) -> None:
         """Serve one heartbeat lane until it ends."""
         async for request in requests:
+            session = self.sessions.get(NodeId(request.node_id))
+            if session is not None and session.id == request.session_id:
+                self._judge(session, request.sent_boottime_ns / 1e9)
             response = heartbeat.answer(
                 self._authority,
                 request,
-                self.sessions.get(NodeId(request.node_id)),
+                session,
                 self.timers,
                 self._schedulers(),
                 self._alive,
-                self._superseded,
+                self._leases,
             )
             if response is not None:
                 await stream.send(response)
+
+    def _judge(self, session: Session, sent: float) -> None:
+        """Whether the node's clock, and its being one machine, can be relied upon."""
+        node, now = session.node, self._authority.clock.boottime()
+        pacing = self._pacing.setdefault(node, clocks.Pacing())
+        clocks.heard(pacing, session.boot_id, sent, now)
+        why = liveness.contested(self._boots.setdefault(node, liveness.Boots()), now)
+        why = why or clocks.objection(clocks.rate(pacing))
+        old = self._authority.observed.node(node)
+        if bool(old.unfenced) == bool(why):
+            return  # the figure in the sentence may be another; that is no news
+        self._set(node, replace(old, unfenced=why))
+        name = self._name(node)
+        if why:
+            message = f"node {name} gets no exclusive task: {why}"
+            self._authority.tell("node", name, "Unfenced", message, node=name)
+            log.warning("no exclusive task for a node", node=name, why=why)
+        else:
+            message = f"node {name} may have exclusive tasks again; before, {old.unfenced}"
+            self._authority.tell("node", name, "Fenced", message, node=name)
+
+    def _name(self, node: NodeId) -> str:
+        stored = self._authority.mirror.tables.node(node)
+        return stored.name if stored is not None else node
 
     async def session(self, stream: Stream, hello: Any, requests: AsyncIterator[Any]) -> None:
         """Serve one session, whose hello has been read, until it ends."""
@@ -337,10 +367,9 @@ class Dispatcher:
         boots = self._boots.setdefault(node, liveness.Boots())
         now = self._authority.clock.boottime()
         if liveness.identity(boots, hello.boot_id, now) is liveness.Identity.DUPLICATE:
-            reason = (
-                f"two machines use the identity of node {node}, as a copied state directory does:"
-                " stop one of them and empty its state directory"
-            )
+            # Both are fenced: which of them is the node is not for us to say.
+            boots.contested_until = now + liveness.ALTERNATION_SECONDS
+            reason = f"node {known.name}: {liveness.contested(boots, now)}"
             log.error("duplicate identity", node=node, boot=hello.boot_id)
             self._authority.tell("node", known.name, "DuplicateIdentity", reason, node=known.name)
             return reason
@@ -421,6 +450,11 @@ class Dispatcher:
 def may_judge(authority: Authority, late_seconds: float, timers: Timers) -> bool:
     """Whether silence means anything now: not to a leader that was held up, or leads no more."""
     return authority.is_proven and late_seconds < timers.heartbeat_seconds
+
+
+def _shown(node: Liveness) -> tuple[object, ...]:
+    """What a change of which is news."""
+    return node.state, node.reported, node.session, node.unfenced
 
 
 def _task(value: keys.Stored | None) -> Task | None:

@@ -14,9 +14,8 @@ from homeport import codec
 from homeport.model import NodeId, OrderId
 from homeport.v1 import dispatcher_pb2
 from scheduler.config import Timers
+from scheduler.dispatch.leases import Leases
 from scheduler.dispatch.session import Session
-from scheduler.reconcile import revoking
-from scheduler.reconcile.revoking import Superseded
 from scheduler.store.authority import Authority
 
 
@@ -27,7 +26,7 @@ def answer(
     timers: Timers,
     schedulers: tuple[str, ...],
     alive: Callable[[NodeId], None],
-    superseded: Superseded,
+    leases: Leases,
 ) -> dispatcher_pb2.HeartbeatResponse | None:
     """The answer, or None for silence. `alive` takes note of the node's sign of life."""
     order = authority.order()
@@ -36,9 +35,10 @@ def answer(
     if not may_answer(authority):
         return None
     alive(session.node)
+    lease = leases.grant(authority.observed, session, timers, authority.clock.boottime())
     response = dispatcher_pb2.HeartbeatResponse(
         echoed_boottime_ns=request.sent_boottime_ns,
-        node_lease_ms=round(lease_seconds(authority, session, timers, superseded) * 1000),
+        node_lease_ms=round(lease * 1000),
         next_heartbeat_ms=round(timers.heartbeat_seconds * 1000),
         schedulers=schedulers,
     )
@@ -54,27 +54,3 @@ def answer(
 def may_answer(authority: Authority) -> bool:
     """Whether this scheduler certainly leads; asked with no await before the answer is sent."""
     return authority.is_proven
-
-
-def lease_seconds(
-    authority: Authority, session: Session, timers: Timers, superseded: Superseded
-) -> float:
-    """The lease that goes with an answer; 0: what the agent has is not renewed.
-
-    Only exclusive tasks need it. Everything else on the node runs with or without.
-    """
-    if not knows_its_orders(session):
-        return 0.0
-    ended = [task for task in superseded.on(session.node) if session.has_given_up(task)]
-    if revoking.withheld(authority.observed, superseded, session.node, ended):
-        return 0.0
-    return timers.node_lease_seconds
-
-
-def knows_its_orders(session: Session) -> bool:
-    """Whether the agent has acknowledged what is wanted of it since its session began.
-
-    A power cut may have taken the end of a task out of its journal: with a lease it would
-    start a task again that runs elsewhere by now.
-    """
-    return session.is_briefed

@@ -137,6 +137,7 @@ class Boots:
     """Which boots a node's sessions came from; kept by the shell for each node."""
 
     current: str = ""
+    contested_until: float = 0.0  # boot time: two machines have alternated
     replaced: dict[str, float] = field(default_factory=dict)  # boot id -> when it was replaced
 
 
@@ -150,6 +151,16 @@ def identity(boots: Boots, boot_id: str, now: float) -> Identity:
     if when is not None and now - when < ALTERNATION_SECONDS:
         return Identity.DUPLICATE
     return Identity.REPLACES
+
+
+def contested(boots: Boots, now: float) -> str:
+    """Why neither of two machines under one identity gets exclusive work; empty: there is one."""
+    if now >= boots.contested_until:
+        return ""
+    return (
+        "two machines use its identity, as a copied state directory does: stop one of them and"
+        " empty its state directory"
+    )
 
 
 def booted(boots: Boots, boot_id: str, now: float) -> None:

@@ -27,6 +27,7 @@ class Ask:
     only: NodeId | None = None  # a global service's node, or where its data is
     excluded: tuple[NodeId, ...] = ()  # where it failed because of the node
     fixes_volumes: bool = True
+    needs_lease: bool = False  # exclusive, and another node may get it: see Task.needs_lease
 
     @property
     def task(self) -> TaskId:
@@ -36,7 +37,14 @@ class Ask:
     @property
     def kind(self) -> tuple[object, ...]:
         """Asks of one kind find the same nodes feasible."""
-        return (self.needs, self.service, self.only, self.excluded, self.fixes_volumes)
+        return (
+            self.needs,
+            self.service,
+            self.only,
+            self.excluded,
+            self.fixes_volumes,
+            self.needs_lease,
+        )
 
     @property
     def order(self) -> tuple[object, ...]:

@@ -51,6 +51,11 @@ def bind_source(fleet: Fleet, ask: Ask, node: Candidate) -> Answer:
     return None if wanted in ("", node.id, node.name) else (wanted, "")
 
 
+def fencing(fleet: Fleet, ask: Ask, node: Candidate) -> Answer:
+    """An exclusive task would end there when its lease does, and the lease means something."""
+    return ("", node.unfenced) if ask.needs_lease and node.unfenced else None
+
+
 def driver(fleet: Fleet, ask: Ask, node: Candidate) -> Answer:
     """Its agent has the runtime."""
     if ask.needs.driver in node.drivers:
@@ -148,6 +153,7 @@ def tasks_per_node(fleet: Fleet, ask: Ask, node: Candidate) -> Answer:
 ALL: dict[str, Rule] = {
     "ready": ready,
     "availability": availability,
+    "fencing": fencing,
     "node": this_node,
     "bind-source": bind_source,
     "driver": driver,

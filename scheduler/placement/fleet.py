@@ -41,6 +41,7 @@ class Candidate:
     name: str
     ready: bool
     active: bool
+    unfenced: str  # why no exclusive movable task can run here; empty: one can
     facts: dict[str, str]  # what constraints can speak of
     drivers: frozenset[str]
     oci_runtimes: frozenset[str]
@@ -86,7 +87,8 @@ class Fleet:
         """Nodes and volumes alone: `fill` brings the tasks, if need be some at a time."""
         fleet = cls()
         for node in snapshot.stored.nodes():
-            fleet.node_changed(node, ready=is_ready(snapshot, node.id))
+            unfenced = snapshot.observed.node(node.id).unfenced
+            fleet.node_changed(node, ready=is_ready(snapshot, node.id), unfenced=unfenced)
         for volume in snapshot.stored.volumes():
             fleet.volume_added((volume.stack, volume.name), volume.node)
         return fleet
@@ -125,9 +127,9 @@ class Fleet:
 
     # ------------------------------------------------------------ events
 
-    def node_changed(self, node: Node, *, ready: bool) -> None:
-        """A node came, or its record or readiness changed."""
-        candidate = _candidate(node, ready)
+    def node_changed(self, node: Node, *, ready: bool, unfenced: str = "") -> None:
+        """A node came, or its record, its readiness or the trust in its lease changed."""
+        candidate = _candidate(node, ready, unfenced)
         for entry in self._by_node.get(node.id, {}).values():
             _take(candidate, entry, 1)
         self.candidates[node.id] = candidate
@@ -231,13 +233,14 @@ def facts_of(node: Node) -> dict[str, str]:
     return facts
 
 
-def _candidate(node: Node, ready: bool) -> Candidate:
+def _candidate(node: Node, ready: bool, unfenced: str) -> Candidate:
     inventory = node.inventory
     return Candidate(
         id=node.id,
         name=node.name,
         ready=ready,
         active=node.availability is Availability.ACTIVE,
+        unfenced=unfenced or inventory.unfenced,
         facts=facts_of(node) | {"hostname": inventory.hostname},
         drivers=frozenset(inventory.drivers),
         oci_runtimes=frozenset(inventory.oci_runtimes),
@@ -254,6 +257,7 @@ def _emptied(candidate: Candidate) -> Candidate:
         name=candidate.name,
         ready=candidate.ready,
         active=candidate.active,
+        unfenced=candidate.unfenced,
         facts=candidate.facts,
         drivers=candidate.drivers,
         oci_runtimes=candidate.oci_runtimes,

@@ -23,7 +23,8 @@ def follow(
             _task(fleet, snapshot, TaskId(rest), new)
         case "nodes":
             if isinstance(new, Node):
-                fleet.node_changed(new, ready=is_ready(snapshot, new.id))
+                unfenced = snapshot.observed.node(new.id).unfenced
+                fleet.node_changed(new, ready=is_ready(snapshot, new.id), unfenced=unfenced)
             else:
                 fleet.node_removed(NodeId(rest))
         case "volumes":

@@ -43,6 +43,8 @@ def _clause(refusal: Refusal) -> str:
             return "is not the node that this task belongs to"
         case "bind-source":
             return f"is not {needed}, where the files that it binds are"
+        case "fencing":
+            return f"can run no exclusive task: {had}"
         case "driver":
             return f"cannot run {needed} tasks; its agent has: {had or 'nothing'}"
         case "platform":
@@ -77,6 +79,7 @@ _SINGULAR = {
     "availability": "takes no new tasks",
     "node": "is not the task's own",
     "bind-source": "lacks the files that it binds",
+    "fencing": "can run no exclusive task",
     "driver": "cannot run its kind of task",
     "platform": "is of another platform",
     "oci-runtime": "lacks the OCI runtime",
@@ -95,6 +98,7 @@ _PLURAL = {
     "availability": "take no new tasks",
     "node": "are not the task's own",
     "bind-source": "lack the files that it binds",
+    "fencing": "can run no exclusive task",
     "driver": "cannot run its kind of task",
     "platform": "are of another platform",
     "oci-runtime": "lack the OCI runtime",

@@ -81,6 +81,8 @@ def ask_for(snapshot: Snapshot, fleet: Fleet, vacancy: Vacancy) -> Ask | None:
         only=vacancy.only,
         excluded=() if fixed else vacancy.excluded,
         fixes_volumes=not service.mode.is_global,
+        needs_lease=needs.is_exclusive(spec.spec, required, service)
+        and not needs.is_pinned(required, service),
     )
 
 

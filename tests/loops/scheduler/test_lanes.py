@@ -34,6 +34,7 @@ from scheduler.cluster import keys
 from scheduler.cluster.changes import ABSENT, Delete, Put
 from scheduler.cluster.observed import Dirt, Observed
 from scheduler.config import Timers
+from scheduler.dispatch import liveness
 from scheduler.dispatch.dispatcher import Dispatcher
 from scheduler.dispatch.lanes import Lanes
 from scheduler.store.authority import Authority, NotLeading
@@ -362,6 +363,7 @@ class Beats:
         self.seen = codec.from_message(OrderId, orders.order)
         self.wanted, self.running_hash = orders.wanted_hash, b""
         self.lane = Lane()
+        self.clock_rate = 1.0
 
     @asynccontextmanager
     async def running(self):
@@ -372,11 +374,12 @@ class Beats:
 
     async def beat(self):
         """The answer, or None for silence."""
+        self.sent = sent = int(self.leader.clock.boottime() * self.clock_rate * 1e9)
         request = pb.HeartbeatRequest(
             cluster_id=self.joined.cluster_id,
             node_id=self.joined.node_id,
             session_id=self.session,
-            sent_boottime_ns=123,
+            sent_boottime_ns=sent,
             wanted_hash=self.wanted,
             running_hash=self.running_hash,
         )
@@ -404,7 +407,7 @@ async def test_a_heartbeat_is_answered_with_a_lease_while_the_leadership_is_prov
         lane.say(ack(orders))
         await settle()
         answer = await beats.beat()
-        assert answer.echoed_boottime_ns == 123
+        assert answer.echoed_boottime_ns == beats.sent
         assert answer.node_lease_ms == 15_000
         assert list(answer.schedulers) == ["a:1"]
         leader.proven_until = leader.clock.boottime()  # S3: not a moment longer
@@ -638,9 +641,74 @@ async def test_two_machines_with_one_identity_are_noticed(leader):
         lane = Lane()
         lane.say(hello(joined, session="3", boot="b1"))
         await leader.lanes.session(lane)
-        assert "two machines use the identity" in (await lane.hear("farewell")).reason
+        assert "two machines use its identity" in (await lane.hear("farewell")).reason
         assert [each.reason for each in leader.observed.events][-1] == "DuplicateIdentity"
         assert leader.observed.node(joined.node_id).session == "2"
+
+
+async def test_s1_neither_of_two_machines_with_one_identity_gets_a_lease(leader):
+    joined = await leader.join()
+    async with session(leader, joined, session="1", boot="b1") as (first, orders):
+        first.say(ack(orders))
+        await settle()
+        beats = Beats(leader, joined, orders, session="1")
+        async with beats.running():
+            assert (await beats.beat()).node_lease_ms == 15_000
+        # The copy comes; it may be the same machine after a restart.
+        async with session(leader, joined, session="2", boot="b2") as (second, orders):
+            second.say(ack(orders))
+            await settle()
+            beats = Beats(leader, joined, orders, session="2")
+            async with beats.running():
+                assert (await beats.beat()).node_lease_ms == 0  # the first may live on its lease
+                lane = Lane()
+                lane.say(hello(joined, session="3", boot="b1"))
+                await leader.lanes.session(lane)
+                await asyncio.sleep(30)
+                assert (await beats.beat()).node_lease_ms == 0
+                assert "two machines" in leader.observed.node(joined.node_id).unfenced
+                await asyncio.sleep(liveness.ALTERNATION_SECONDS)
+                assert (await beats.beat()).node_lease_ms == 15_000
+
+
+async def test_s1_a_machine_that_was_restarted_gets_its_lease_when_the_old_one_is_over(leader):
+    joined = await leader.join()
+    async with session(leader, joined, session="1", boot="b1") as (first, orders):
+        first.say(ack(orders))
+        await settle()
+        beats = Beats(leader, joined, orders, session="1")
+        async with beats.running():
+            await beats.beat()
+    async with session(leader, joined, session="2", boot="b2") as (second, orders):
+        second.say(ack(orders))
+        await settle()
+        beats = Beats(leader, joined, orders, session="2")
+        async with beats.running():
+            await asyncio.sleep(14)
+            assert (await beats.beat()).node_lease_ms == 0
+            await asyncio.sleep(1.2)
+            assert (await beats.beat()).node_lease_ms == 15_000
+
+
+@pytest.mark.parametrize(
+    ("rate", "word"), [(0.97, "slower"), (1.03, "faster"), (0.995, ""), (1.005, "")]
+)
+async def test_s1_a_node_whose_clock_runs_off_by_more_than_a_percent_gets_no_lease(
+    leader, rate, word
+):
+    joined = await leader.join()
+    async with session(leader, joined) as (lane, orders):
+        lane.say(ack(orders))
+        await settle()
+        beats = Beats(leader, joined, orders)
+        beats.clock_rate = rate
+        async with beats.running():
+            for _ in range(70):
+                answer = await beats.beat()
+                await asyncio.sleep(1)
+        unfenced = leader.observed.node(joined.node_id).unfenced
+        assert (word in unfenced) if word else (unfenced == "")
+        assert answer.node_lease_ms == (0 if word else 15_000)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from homeport.lifecycle import Desired, TaskState
 from homeport.model import Availability, Health, NodeState
 from homeport.spec import Mode
 from scheduler.cluster.observed import Liveness
+from scheduler.placement.fleet import Fleet
 from tests.builders import World, spec, volume_mount
 
 SHAPES = {
@@ -212,3 +213,25 @@ def test_a_replica_of_an_old_generation_goes_when_its_node_is_back():
     cluster.back()
     cluster.look()
     assert [task.generation for task in cluster.live(cluster.service)] == [2]
+
+
+@pytest.mark.parametrize("by", ["its agent", "the leader"])
+def test_s1_a_node_that_cannot_fence_gets_no_exclusive_task_and_any_other(by):
+    cluster = World()
+    node = cluster.add_node("a")
+    if by == "its agent":
+        record = cluster.tables.node(node)
+        cluster.put(replace(record, inventory=replace(record.inventory, unfenced="no guard")))
+    else:
+        seen = replace(cluster.observed.node(node), unfenced="no guard")
+        cluster.observed.put_liveness(node, seen)
+        cluster.put(replace(cluster.tables.node(node), number=7))
+    exclusive = cluster.apply(spec("db", exclusive=True), replicas=1)
+    pinned = cluster.apply(spec("disk", exclusive=True, mounts=(volume_mount("d"),)), replicas=1)
+    replica = cluster.apply(spec("web"), replicas=1)
+    cluster.rest()
+    assert cluster.live(exclusive) == []
+    waiting = cluster.observed.waiting[exclusive][1]
+    assert "can run no exclusive task: no guard" in waiting.reason
+    assert len(cluster.live(pinned)) == len(cluster.live(replica)) == 1
+    assert Fleet.from_snapshot(cluster.snapshot()) == cluster.fleet
