@@ -74,7 +74,10 @@ def _parser() -> argparse.ArgumentParser:
     from homeport import logs
 
     parser = argparse.ArgumentParser(
-        prog="homeport agent", description="Run this machine's part of a Homeport cluster."
+        prog="homeport agent",
+        description="Run this machine's part of a Homeport cluster.",
+        epilog="`homeport agent point HOST:PORT` tells the running agent where the schedulers are"
+        " now.",
     )
     add = parser.add_argument
     add("--version", action="version", version=f"homeport {__version__}")

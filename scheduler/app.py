@@ -40,6 +40,7 @@ from scheduler.reconcile.orphans import images_in_use
 from scheduler.store import standing
 from scheduler.store.base import Store
 from scheduler.store.images import Images
+from scheduler.store.known import KnownCluster
 from scheduler.store.measured import MeasuredStore
 
 if TYPE_CHECKING:
@@ -153,6 +154,9 @@ async def _serve(
         images=images,
         writer=config.name,
         hop=hop,
+        known=KnownCluster(
+            Path(config.state_dir) / "cluster" if config.store != "memory" else None
+        ),
     )
     stop.on_dump = lambda: _dump(core)
     core.on_ready = api.set_ready

@@ -40,6 +40,7 @@ from scheduler.store.base import (
 from scheduler.store.commit import Committer
 from scheduler.store.forward import ForwardStore
 from scheduler.store.images import Images
+from scheduler.store.known import KnownCluster
 from scheduler.store.mirror import Mirror
 
 RETRY_SECONDS = 0.5
@@ -61,10 +62,12 @@ class Core:
         images: Images,
         writer: str,
         hop: Hop | None = None,
+        known: KnownCluster | None = None,
     ) -> None:
         """`writer` is this scheduler's name in the store, the same after a restart.
 
-        `hop` is the way to the leader; without one, users are told its address instead.
+        `hop` is the way to the leader; without one, users are told its address instead. `known`
+        is the cluster that this scheduler worked for before.
         """
         self._store = store = ForwardStore(store)
         self.mirror = Mirror(store)
@@ -93,6 +96,7 @@ class Core:
         self._randomness = randomness
         self._images = images
         self._writer = writer
+        self._known = known or KnownCluster()
 
     @property
     def is_leading(self) -> bool:
@@ -227,6 +231,9 @@ class Core:
         while tables.cluster is None:
             if why := tables.unreadable.get(keys.CLUSTER):
                 raise Damaged(f"the cluster's own record cannot be read: {why}")
+            if self._known.id:
+                await self._wait_for_cluster(self._known)
+                continue
             cluster = Cluster(id=identifier(self._randomness), created_ms=self._clock.wall_ms())
             try:
                 await committer.commit([Put(cluster, ABSENT, "the first leader")], leadership.fence)
@@ -234,3 +241,17 @@ class Core:
                 await asyncio.sleep(RETRY_SECONDS)  # the mirror is about to see it
             else:
                 log.info("a new cluster was made", cluster=cluster.id)
+        self.control.emptied = ""
+        self._known.remember(tables.cluster.id)
+
+    async def _wait_for_cluster(self, known: KnownCluster) -> None:
+        """Lead nobody while the store has lost the cluster; return when it is back."""
+        self.control.emptied = (
+            f"the store {self._store.name} is empty, and this scheduler worked for cluster"
+            f" {known.id}: what was wanted is gone from it. All containers run on. Stop the"
+            " schedulers and restore a backup (`homeport restore FILE`); or, to begin a new"
+            f" cluster, {known.way_out}"
+        )
+        log.error("the store was emptied", why=self.control.emptied)
+        while self.mirror.tables.cluster is None:  # noqa: ASYNC110 (once more or never)
+            await asyncio.sleep(RETRY_SECONDS)

@@ -86,6 +86,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
         self.leader = ""  # the leader's address, as far as known
         self.schedulers: Callable[[], tuple[str, ...]] = lambda: (address,)  # the leader first
         self.store_trouble: Callable[[], str] = lambda: ""
+        self.emptied = ""  # a sentence, while the store has lost the cluster
         self.mirror = mirror
         self.address = address
         self.changes = sources.StoredFeed(mirror)
@@ -117,6 +118,8 @@ class ControlService(control_pb2_grpc.ControlServicer):
         """Why what only a leader can do is not done here."""
         if self.leader not in ("", self.address):
             return NotLeading(self.leader)
+        if self.emptied:
+            return Unavailable(self.emptied)
         known = ", ".join(sorted(self.schedulers()))
         if trouble := self.store_trouble():
             return Unavailable(
@@ -588,7 +591,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
     def _trouble(self) -> str:
         """What is the matter with the store, in a sentence; empty: nothing."""
         doubt = self.lead.authority.doubt if self.lead is not None else None
-        return doubt.why if doubt is not None else self.store_trouble()
+        return doubt.why if doubt is not None else self.emptied or self.store_trouble()
 
     def _snapshot(self) -> Snapshot:
         if self.lead is not None:
