@@ -18,10 +18,10 @@ export PYTHON
 RUNTIME := $(VENV)/.installed-runtime
 DEV := $(VENV)/.installed-dev
 
-.PHONY: help up test check fmt proto bench e2e lock clean
+.PHONY: help up test check fmt proto bench e2e simulate simulate-mutations lock clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z][a-z0-9]*:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 up: $(RUNTIME) ## start a one-machine cluster with the example stack; Ctrl-C stops all of it
 	@deploy/up.sh
@@ -59,6 +59,13 @@ e2e: $(DEV) ## the suites on three real engines (ONLY=name for tests/e2e/test_NA
 	  ls tests/e2e | sed -n 's/^test_\(.*\)\.py$$/  \1/p' >&2; exit 2; \
 	fi; \
 	$(PYTEST) "$$suite" -m e2e $(ARGS)
+
+simulate: $(DEV) ## whole clusters under trouble, in virtual time: SEEDS=20000 FIRST_SEED=0 (docs/simulation.md)
+	$(BIN)/python -m tests.simulation $(or $(FIRST_SEED),0) $(or $(SEEDS),1000) \
+	  --state $(or $(STATE),.simulation/state-$(or $(FIRST_SEED),0)) $(ARGS)
+
+simulate-mutations: $(DEV) ## search seeds that fail when a rule of the protocol is switched off
+	$(BIN)/python -m tests.simulation.mutations $(ARGS)
 
 lock: $(DEV) ## compile the lock files anew from pyproject.toml
 	$(BIN)/uv pip compile pyproject.toml --group build \
