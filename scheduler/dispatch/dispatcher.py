@@ -372,9 +372,16 @@ class Dispatcher:
             reason = f"node {known.name}: {liveness.contested(boots, now)}"
             log.error("duplicate identity", node=node, boot=hello.boot_id)
             self._authority.tell("node", known.name, "DuplicateIdentity", reason, node=known.name)
-            return reason
+            if node in self.sessions or not self._is_missed(node):
+                return reason
+            # The other one is gone: this one may run what it runs, and has no lease for a while.
         liveness.booted(boots, hello.boot_id, now)
         return None
+
+    def _is_missed(self, node: NodeId) -> bool:
+        """Whether the node has been silent for long enough to be suspected, or longer."""
+        state = self._authority.observed.node(node).state
+        return state in (NodeState.SUSPECT, NodeState.DOWN)
 
     def _replace(self, session: Session) -> None:
         older = self.sessions.get(session.node)

@@ -671,6 +671,29 @@ async def test_s1_neither_of_two_machines_with_one_identity_gets_a_lease(leader)
                 assert (await beats.beat()).node_lease_ms == 15_000
 
 
+async def test_of_two_machines_with_one_identity_the_one_that_is_left_is_let_in_unfenced(leader):
+    joined = await leader.join()
+    async with session(leader, joined, session="1", boot="b1") as (first, orders):
+        first.say(ack(orders))
+        await settle()
+    async with session(leader, joined, session="2", boot="b2") as (second, orders):
+        second.say(ack(orders))
+        await settle()
+        lane = Lane()
+        lane.say(hello(joined, session="3", boot="b1"))
+        await leader.lanes.session(lane)
+        assert "two machines" in (await lane.hear("farewell")).reason
+    # The copy is stopped, as the message asks.
+    await asyncio.sleep(10)
+    async with session(leader, joined, session="4", boot="b1") as (first, orders):
+        first.say(ack(orders))
+        await settle()
+        beats = Beats(leader, joined, orders, session="4")
+        async with beats.running():
+            assert (await beats.beat()).node_lease_ms == 0
+        assert leader.observed.node(joined.node_id).session == "4"
+
+
 async def test_s1_a_machine_that_was_restarted_gets_its_lease_when_the_old_one_is_over(leader):
     joined = await leader.join()
     async with session(leader, joined, session="1", boot="b1") as (first, orders):
