@@ -30,6 +30,8 @@ IMAGES = (*ALL, WITNESS)
 PORT = 7070
 HTTP_PORT = 7071
 AGENT_PORT = 7072
+SCHEDULER_GROUP = 64_001
+"""Of every scheduler's process, so that a firewall can tell its packets from an agent's."""
 POLL_SECONDS = 0.05
 
 
@@ -85,6 +87,7 @@ class Cluster:
                 host,
                 host.daemon(
                     [
+                        *("setpriv", f"--regid={SCHEDULER_GROUP}", "--clear-groups"),
                         *self._program("scheduler", host),
                         *("--insecure", "--store", store),
                         *("--name", f"s{number}", "--listen", f"{host.address}:{PORT}"),
