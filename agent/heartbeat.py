@@ -114,9 +114,11 @@ class HeartbeatLane:
     def _take(self, answer: Any) -> None:
         self._unanswered = 0
         self._expect_by(None)
-        self._lease.renew(
-            sent_seconds=answer.echoed_boottime_ns / 1e9, lease_seconds=answer.node_lease_ms / 1000
-        )
+        if answer.node_lease_ms > 0:  # else what there is lasts, and is not renewed
+            self._lease.renew(
+                sent_seconds=answer.echoed_boottime_ns / 1e9,
+                lease_seconds=answer.node_lease_ms / 1000,
+            )
         if answer.next_heartbeat_ms > 0:
             self._period_seconds = answer.next_heartbeat_ms / 1000
         self._on_answer(answer)
