@@ -14,6 +14,8 @@ from agent.inventory import Disk
 from homeport.model import Condition, NodeStatus, TaskUsage
 
 DISK_FULL_PART = 0.9
+DISK_ENOUGH_BYTES = 10 * 1024**3
+"""A disk with so much left is not full, whatever part of it that is."""
 MEMORY_FREE_PART = 0.05
 CLOCK_JUMP_MS = 5_000
 BUILT_MS = 1_735_689_600_000
@@ -28,7 +30,8 @@ NOTABLE_BYTES = 8 * 1024 * 1024
 def disk(disks: Iterable[Disk]) -> Condition:
     """Whether there is room where we and the engine write."""
     for each in disks:
-        if each.total_bytes and each.used_bytes > DISK_FULL_PART * each.total_bytes:
+        left = each.total_bytes - each.used_bytes
+        if each.used_bytes > DISK_FULL_PART * each.total_bytes and left < DISK_ENOUGH_BYTES:
             percent = 100 * each.used_bytes // each.total_bytes
             return Condition(
                 name="disk",

@@ -25,7 +25,7 @@ from scheduler.cluster.stats import ERROR, PLACED, UNSCHEDULABLE, Stats
 from scheduler.config import Timers
 from scheduler.placement import engine
 from scheduler.placement.asks import Ask, Placed
-from scheduler.placement.fleet import Fleet
+from scheduler.placement.fleet import Fleet, unfit
 from scheduler.placement.following import follow
 from scheduler.reconcile import (
     brake as brakes,
@@ -112,7 +112,7 @@ class Controller:
         self._globals: dict[ServiceId, None] = {}
         self._stacks: dict[str, None] = {}
         self._roomier: dict[NodeId, None] = {}
-        self._node_states: dict[NodeId, tuple[NodeState, bool, str]] = {}
+        self._node_states: dict[NodeId, tuple[NodeState, bool, str, str]] = {}
         self._timers = timers or Timers()
         self._address = address
         self._pace = Pace(clock.boottime())
@@ -248,9 +248,8 @@ class Controller:
                 continue
             self._node_states[node] = state
             if isinstance(record := self._mirror.tables.node(node), Node):
-                self._fleet.node_changed(
-                    record, ready=state[0] is NodeState.READY, unfenced=state[2]
-                )
+                ready = state[0] is NodeState.READY
+                self._fleet.node_changed(record, ready=ready, unfit=state[2], unfenced=state[3])
             self._mark_node(node)
         roomier, self._roomier = self._roomier, {}
         for node in roomier:
@@ -275,9 +274,10 @@ class Controller:
             self._observed.add_event(event)
             log.warning("the brake", on=brake is not None, why=event.message)
 
-    def _node_state(self, node: NodeId) -> tuple[NodeState, bool, str]:
+    def _node_state(self, node: NodeId) -> tuple[NodeState, bool, str, str]:
         liveness = self._observed.node(node)
-        return liveness.state, liveness.reported, liveness.unfenced
+        unfit_now = unfit(self._snapshot(), node)
+        return liveness.state, liveness.reported, unfit_now, liveness.unfenced
 
     # ------------------------------------------------------------ look, decide, commit, wait
 

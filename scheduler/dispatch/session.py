@@ -290,7 +290,12 @@ class Session:
         observed = self._authority.observed
         if report.HasField("status"):
             for status in self._readable([report.status], NodeStatus):
+                before = observed.node(self.node).status.conditions
                 observed.put_node_status(self.node, status)
+                if before != status.conditions:
+                    # One that keeps new tasks away may have come or gone.
+                    self._authority.dirt.node(self.node)
+                    self._authority.wake()
         if report.HasField("inventory"):
             for inventory in self._readable([report.inventory], Inventory):
                 await self._take_inventory(inventory)

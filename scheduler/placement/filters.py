@@ -40,6 +40,11 @@ def availability(fleet: Fleet, ask: Ask, node: Candidate) -> Answer:
     return None if node.active else ("", "")
 
 
+def condition(fleet: Fleet, ask: Ask, node: Candidate) -> Answer:
+    """Nothing is wrong with it that would keep a new task from starting."""
+    return ("", node.unfit) if node.unfit else None
+
+
 def this_node(fleet: Fleet, ask: Ask, node: Candidate) -> Answer:
     """A global service's task, or one whose data is on a node, goes there only."""
     return None if ask.only in (None, node.id) else (ask.only or "", "")
@@ -153,6 +158,7 @@ def tasks_per_node(fleet: Fleet, ask: Ask, node: Candidate) -> Answer:
 ALL: dict[str, Rule] = {
     "ready": ready,
     "availability": availability,
+    "condition": condition,
     "fencing": fencing,
     "node": this_node,
     "bind-source": bind_source,

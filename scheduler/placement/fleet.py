@@ -41,7 +41,6 @@ class Candidate:
     name: str
     ready: bool
     active: bool
-    unfenced: str  # why no exclusive movable task can run here; empty: one can
     facts: dict[str, str]  # what constraints can speak of
     drivers: frozenset[str]
     oci_runtimes: frozenset[str]
@@ -49,6 +48,8 @@ class Candidate:
     memory_capacity: int
     pids_capacity: int
     disk_capacity: int
+    unfit: str = ""  # what is wrong with it that keeps new tasks away: a sentence
+    unfenced: str = ""  # why no exclusive movable task can run here; empty: one can
     cpu_reserved: int = 0
     memory_reserved: int = 0
     pids_reserved: int = 0
@@ -87,8 +88,9 @@ class Fleet:
         """Nodes and volumes alone: `fill` brings the tasks, if need be some at a time."""
         fleet = cls()
         for node in snapshot.stored.nodes():
+            ready = is_ready(snapshot, node.id)
             unfenced = snapshot.observed.node(node.id).unfenced
-            fleet.node_changed(node, ready=is_ready(snapshot, node.id), unfenced=unfenced)
+            fleet.node_changed(node, ready=ready, unfit=unfit(snapshot, node.id), unfenced=unfenced)
         for volume in snapshot.stored.volumes():
             fleet.volume_added((volume.stack, volume.name), volume.node)
         return fleet
@@ -127,9 +129,9 @@ class Fleet:
 
     # ------------------------------------------------------------ events
 
-    def node_changed(self, node: Node, *, ready: bool, unfenced: str = "") -> None:
-        """A node came, or its record, its readiness or the trust in its lease changed."""
-        candidate = _candidate(node, ready, unfenced)
+    def node_changed(self, node: Node, *, ready: bool, unfit: str = "", unfenced: str = "") -> None:
+        """A node came, or its record, readiness, conditions or the trust in its lease changed."""
+        candidate = _candidate(node, ready, unfit, unfenced)
         for entry in self._by_node.get(node.id, {}).values():
             _take(candidate, entry, 1)
         self.candidates[node.id] = candidate
@@ -217,6 +219,18 @@ def is_ready(snapshot: Snapshot, node: NodeId) -> bool:
     return snapshot.observed.node(node).state is NodeState.READY
 
 
+UNFIT = ("engine", "disk")
+"""Conditions of a node that keep new tasks away while they are not ok."""
+
+
+def unfit(snapshot: Snapshot, node: NodeId) -> str:
+    """What the node says of itself that keeps new tasks away; empty: nothing."""
+    for condition in snapshot.observed.node(node).status.conditions:
+        if condition.name in UNFIT and not condition.ok:
+            return condition.message or f"its {condition.name} is not well"
+    return ""
+
+
 def facts_of(node: Node) -> dict[str, str]:
     """What constraints and spread preferences can speak of."""
     inventory = node.inventory
@@ -233,14 +247,13 @@ def facts_of(node: Node) -> dict[str, str]:
     return facts
 
 
-def _candidate(node: Node, ready: bool, unfenced: str) -> Candidate:
+def _candidate(node: Node, ready: bool, unfit: str, unfenced: str) -> Candidate:
     inventory = node.inventory
     return Candidate(
         id=node.id,
         name=node.name,
         ready=ready,
         active=node.availability is Availability.ACTIVE,
-        unfenced=unfenced or inventory.unfenced,
         facts=facts_of(node) | {"hostname": inventory.hostname},
         drivers=frozenset(inventory.drivers),
         oci_runtimes=frozenset(inventory.oci_runtimes),
@@ -248,6 +261,8 @@ def _candidate(node: Node, ready: bool, unfenced: str) -> Candidate:
         memory_capacity=inventory.capacity.memory_bytes,
         pids_capacity=inventory.capacity.pids,
         disk_capacity=inventory.capacity.disk_bytes,
+        unfit=unfit,
+        unfenced=unfenced or inventory.unfenced,
     )
 
 
@@ -257,7 +272,6 @@ def _emptied(candidate: Candidate) -> Candidate:
         name=candidate.name,
         ready=candidate.ready,
         active=candidate.active,
-        unfenced=candidate.unfenced,
         facts=candidate.facts,
         drivers=candidate.drivers,
         oci_runtimes=candidate.oci_runtimes,
@@ -265,6 +279,8 @@ def _emptied(candidate: Candidate) -> Candidate:
         memory_capacity=candidate.memory_capacity,
         pids_capacity=candidate.pids_capacity,
         disk_capacity=candidate.disk_capacity,
+        unfit=candidate.unfit,
+        unfenced=candidate.unfenced,
     )
 
 

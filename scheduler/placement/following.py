@@ -10,7 +10,7 @@ from homeport.model import Node, NodeId, Service, ServiceId, Stack, Task, TaskId
 from homeport.spec import Mode, VolumeSpec
 from scheduler.cluster import keys
 from scheduler.cluster.snapshot import Snapshot
-from scheduler.placement.fleet import Fleet, held, is_ready
+from scheduler.placement.fleet import Fleet, held, is_ready, unfit
 
 
 def follow(
@@ -23,8 +23,11 @@ def follow(
             _task(fleet, snapshot, TaskId(rest), new)
         case "nodes":
             if isinstance(new, Node):
+                ready = is_ready(snapshot, new.id)
                 unfenced = snapshot.observed.node(new.id).unfenced
-                fleet.node_changed(new, ready=is_ready(snapshot, new.id), unfenced=unfenced)
+                fleet.node_changed(
+                    new, ready=ready, unfit=unfit(snapshot, new.id), unfenced=unfenced
+                )
             else:
                 fleet.node_removed(NodeId(rest))
         case "volumes":

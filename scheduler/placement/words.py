@@ -39,6 +39,8 @@ def _clause(refusal: Refusal) -> str:
             return "is not ready: its agent is not connected or has not reported yet"
         case "availability":
             return "takes no new tasks: it is paused or drained"
+        case "condition":
+            return f"takes no new tasks: {had}"
         case "node":
             return "is not the node that this task belongs to"
         case "bind-source":
@@ -77,6 +79,7 @@ def _clause(refusal: Refusal) -> str:
 _SINGULAR = {
     "ready": "is not ready",
     "availability": "takes no new tasks",
+    "condition": "is not well",
     "node": "is not the task's own",
     "bind-source": "lacks the files that it binds",
     "fencing": "can run no exclusive task",
@@ -96,6 +99,7 @@ _SINGULAR = {
 _PLURAL = {
     "ready": "are not ready",
     "availability": "take no new tasks",
+    "condition": "are not well",
     "node": "are not the task's own",
     "bind-source": "lack the files that it binds",
     "fencing": "can run no exclusive task",

@@ -14,7 +14,9 @@ import pytest
 from homeport import codec
 from homeport.lifecycle import Desired, TaskState
 from homeport.model import (
+    Condition,
     NodeState,
+    NodeStatus,
     Outcome,
     ServiceId,
     StackFile,
@@ -112,6 +114,12 @@ class Ring:
         self.dirt.node(f"node-{name}")
         if self.controller is not None:
             self.controller.wake()
+
+    def say(self, name, *conditions):
+        """What the node reports of itself, as a session takes it in."""
+        self.observed.put_node_status(f"node-{name}", NodeStatus(conditions=conditions))
+        self.dirt.node(f"node-{name}")
+        self.controller.wake()
 
     async def apply(self, each, **fields):
         """A service's head and spec, as the API would write them."""
@@ -268,6 +276,22 @@ async def test_a_slot_without_room_waits_and_is_filled_when_a_node_comes():
         await settled()
         assert [task.node for task in ring.tasks(service)] == ["node-a", "node-b"]
         assert service not in ring.observed.waiting
+
+
+async def test_a_slot_waits_while_the_only_node_is_not_well_and_is_filled_when_it_is():
+    ring = Ring()
+    async with ring.running():
+        await ring.add_nodes("a")
+        ring.say("a", Condition(name="engine", ok=False, message="Docker does not answer"))
+        await settled()
+        service = await ring.apply(spec("web"))
+        await settled()
+        assert not ring.tasks(service)
+        waiting = ring.observed.waiting[service][1]
+        assert "Docker does not answer" in waiting.reason
+        ring.say("a", Condition(name="engine", ok=True))
+        await settled()
+        assert len(ring.tasks(service)) == 1
 
 
 async def test_a_waiting_slot_is_not_looked_at_for_room_that_would_not_do(monkeypatch):

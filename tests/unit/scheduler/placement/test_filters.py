@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from homeport.model import Availability, Inventory, NodeState
+from homeport.model import Availability, Condition, Inventory, NodeState, NodeStatus
 from homeport.spec import (
     Constraint,
     ConstraintOperator,
@@ -17,7 +17,9 @@ from homeport.spec import (
 )
 from scheduler.placement import filters, words
 from scheduler.placement.asks import Ask
-from scheduler.placement.fleet import requirements_of
+from scheduler.placement.fleet import Fleet, requirements_of
+from scheduler.reconcile import scheduling
+from scheduler.reconcile.slots import Vacancy
 from tests.builders import GIB, World, spec, volume_mount
 
 EQ, NE = ConstraintOperator.EQ, ConstraintOperator.NE
@@ -183,6 +185,50 @@ def published(port, *, protocol="tcp", host_ip="", name="web"):
 )
 def test_what_a_node_is_and_has(wanted, fields, expected):
     assert refused(wanted, **fields) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "ok", "expected"),
+    [
+        pytest.param("disk", False, [("condition", "", "it is full")], id="a full disk"),
+        pytest.param("engine", False, [("condition", "", "it is full")], id="an engine that hangs"),
+        pytest.param("disk", True, [], id="a disk that is well"),
+        pytest.param("clock", False, [], id="a clock that jumped keeps nothing away"),
+    ],
+)
+def test_a_node_that_is_not_well_takes_nothing_new(name, ok, expected):
+    world = World()
+    here = world.add_node("a", 1, inventory=HAS)
+    status = NodeStatus(conditions=(Condition(name=name, ok=ok, message="it is full"),))
+    world.observed.put_node_status(here, status)
+    service = world.apply(spec("web"))
+    fleet = Fleet.from_snapshot(world.snapshot())
+    vacancy = Vacancy(service=service, slot=1, n=1, generation=1, reason="the slot is empty")
+    ask = scheduling.ask_for(world.snapshot(), fleet, vacancy)
+    found = filters.refusals(fleet, ask, fleet.candidates[here])
+    assert [(each.rule, each.needed, each.had) for each in found] == expected
+
+
+@pytest.mark.parametrize(
+    ("wanted", "fits"),
+    [
+        pytest.param(spec("web"), True, id="what need not be fenced"),
+        pytest.param(spec("web", exclusive=True), False, id="what is exclusive and may move"),
+        pytest.param(
+            spec("web", exclusive=True, pin_node="a"), True, id="what is exclusive and stays"
+        ),
+    ],
+)
+def test_a_node_that_cannot_fence_takes_nothing_that_needs_a_lease(wanted, fits):
+    world = World()
+    here = world.add_node("a", 1, inventory=replace(HAS, unfenced="it sees no processes"))
+    service = world.apply(wanted)
+    vacancy = Vacancy(service=service, slot=1, n=1, generation=1, reason="the slot is empty")
+    ask = scheduling.ask_for(world.snapshot(), world.fleet, vacancy)
+    found = filters.refusals(world.fleet, ask, world.fleet.candidates[here])
+    assert [each.rule for each in found] == ([] if fits else ["fencing"])
+    for refusal in found:
+        assert "it sees no processes" in words.sentence(refusal, "a")
 
 
 @pytest.mark.parametrize(
