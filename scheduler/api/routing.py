@@ -29,7 +29,7 @@ NEEDS: Mapping[str, Needs] = {
     "AdoptContainers": Needs.LEADER,
     "ForgetContainers": Needs.LEADER,
     "ListStacks": Needs.STORED,
-    "GetCluster": Needs.STORED,
+    "GetCluster": Needs.OBSERVED,
     "ListServices": Needs.OBSERVED,
     "ListTasks": Needs.OBSERVED,
     "ListNodes": Needs.OBSERVED,

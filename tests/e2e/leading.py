@@ -28,8 +28,8 @@ WRITERS = 2
 STEADY = 6
 """Tasks of which none may restart."""
 APPLIED_REPLICAS = 1
-READ_SECONDS = 5.0
-"""How long a read at a follower may take: what it promises."""
+START_SECONDS = 120.0
+"""How long a process may take to be there: a busy machine's business, and not judged."""
 
 
 class ProcessAgent(Agent):
@@ -127,7 +127,11 @@ class Trial:
 
     def _scheduler(self, name, listen):
         return Scheduler(
-            self.folder / name, "--name", name, *self.arguments, store="etcd", listen=listen
+            self.folder / name,
+            *("--name", name, *self.arguments),
+            store="etcd",
+            listen=listen,
+            start_seconds=START_SECONDS,
         )
 
     # ------------------------------------------------------------------ looking

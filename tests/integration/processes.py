@@ -54,14 +54,14 @@ class Process:
                 found.append(json.loads(line))
         return found
 
-    def logged(self, event):
+    def logged(self, event, seconds=DEADLINE_SECONDS):
         """Wait for this event in the log."""
 
         def check():
             assert self.child.poll() is None, f"it ended: {self.log_file.read_text()[-2000:]}"
             return [each for each in self.events() if each.get("event") == event]
 
-        return until(f"{event!r} in {self.log_file}", check)[-1]
+        return until(f"{event!r} in {self.log_file}", check, seconds)[-1]
 
     def end(self, number=signal.SIGTERM, seconds=10):
         """Signal it and wait; the exit code."""
@@ -78,7 +78,14 @@ class Process:
 class Scheduler(Process):
     """A scheduler on free ports of the loopback; restarts on the same ones."""
 
-    def __init__(self, folder, *arguments, store="sqlite", listen="127.0.0.1:0"):
+    def __init__(
+        self,
+        folder,
+        *arguments,
+        store="sqlite",
+        listen="127.0.0.1:0",
+        start_seconds=DEADLINE_SECONDS,
+    ):
         self.folder = Path(folder)
         self.folder.mkdir(exist_ok=True)
         super().__init__(
@@ -87,7 +94,7 @@ class Scheduler(Process):
             *("--listen", listen, "--http", "127.0.0.1:0", "--store", store),
             *("--state-dir", str(self.folder / "state"), *arguments),
         )
-        serving = self.logged("serving")
+        serving = self.logged("serving", start_seconds)
         self.address = serving["grpc"]
         self.http = f"http://{serving['http']}"
 
@@ -97,11 +104,12 @@ class Scheduler(Process):
 
             def check():
                 try:
-                    return client.get_cluster(control_pb2.GetClusterRequest(), 1.0)
+                    found = client.get_cluster(control_pb2.GetClusterRequest(), 1.0)
                 except CallFailed as error:
                     if error.code is grpc.StatusCode.UNAVAILABLE:
                         return None
                     raise
+                return found.leader and not found.observed_unknown_since_ms
 
             until("a leader", check)
         return self

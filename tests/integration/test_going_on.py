@@ -54,7 +54,11 @@ class Pair:
 
     def _start(self, name, listen):
         return Scheduler(
-            self.folder / name, "--name", name, *self._arguments, store="etcd", listen=listen
+            self.folder / name,
+            *("--name", name, *self._arguments),
+            store="etcd",
+            listen=listen,
+            start_seconds=120,
         )
 
     def leader(self):

@@ -65,9 +65,6 @@ async def test_what_is_stored_is_told_by_the_follower_itself_and_is_never_old(sc
         await leader.ask("Apply", apply(f"stack{number}"))
         answer = await follower.ask("ListStacks", control_pb2.ListStacksRequest())
         assert [each.name for each in answer.stacks][-1] == f"stack{number}"
-    cluster = await follower.ask("GetCluster", control_pb2.GetClusterRequest())
-    assert (cluster.leader, cluster.answered_by) == (leader.address, follower.address)
-    assert cluster.epoch == leader.core.control.lead.authority.epoch
     assert follower.hop.asked == []
 
 
@@ -80,12 +77,24 @@ async def test_what_is_observed_is_asked_of_the_leader(schedulers):
         ("ListServices", control_pb2.ListServicesRequest()),
         ("ListEvents", control_pb2.ListEventsRequest()),
         ("ListNodes", control_pb2.ListNodesRequest()),
+        ("GetCluster", control_pb2.GetClusterRequest()),
         ("Explain", control_pb2.ExplainRequest(stack="hello", object="web")),
     ):
         answer = await follower.ask(method, request)
         assert answer == await leader.ask(method, request)
         assert answer.observed_unknown_since_ms == 0
-    assert len(follower.hop.asked) == 5
+    assert len(follower.hop.asked) == 6
+
+
+async def test_who_answers_and_who_leads_is_told_with_and_without_the_leader(schedulers):
+    leader, follower = await schedulers.pair()
+    found = await follower.ask("GetCluster", control_pb2.GetClusterRequest())
+    assert (found.leader, found.answered_by) == (leader.address, leader.address)
+    leader.is_frozen = True
+    found = await follower.ask("GetCluster", control_pb2.GetClusterRequest())
+    assert (found.leader, found.answered_by) == (leader.address, follower.address)
+    assert found.epoch == leader.core.control.lead.authority.epoch
+    assert found.observed_unknown_since_ms
 
 
 async def test_without_a_leader_stored_state_is_told_and_the_rest_is_unknown_since_then(schedulers):
