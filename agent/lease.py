@@ -73,6 +73,8 @@ class Lease:
         False: the lease had ended before that, and waits for a scheduler's word (`hear`).
         """
         until = lease_end(sent_seconds, lease_seconds, self._margin_seconds)
+        if until <= max(sent_seconds, self.until_seconds):
+            return True  # the scheduler withholds it, or has granted more already
         if goes_on(sent_seconds, self.until_seconds):
             self._extend(until, lease_seconds)
         elif begins_anew(self._told_seconds, self.until_seconds):
@@ -97,9 +99,8 @@ class Lease:
 
     def _extend(self, until_seconds: float, lease_seconds: float) -> None:
         self._offered = (0.0, 0.0)
-        if until_seconds > self.until_seconds:
-            self.until_seconds, self.lease_seconds = until_seconds, lease_seconds
-            self.on_renewal()
+        self.until_seconds, self.lease_seconds = until_seconds, lease_seconds
+        self.on_renewal()
 
     def is_live(self, now_seconds: float) -> bool:
         """Whether an exclusive task may start now, by boot time."""

@@ -13,7 +13,7 @@ from agent.identity import Identity
 from agent.inventory import Load
 from agent.observer import Observer, Tasks
 from agent.reporter import SPACING_SECONDS
-from agent.runtime.base import EngineFacts
+from agent.runtime.base import EngineFacts, Phase
 from agent.session import Desk, Goodbye, Sessions
 from homeport.lifecycle import TaskState as S
 from homeport.model import Inventory, TaskId
@@ -388,3 +388,26 @@ async def test_who_has_joined_asks_nobody() -> None:
     transport = FakeTransport(a=FakeScheduler())
     assert await joined(transport, Identities(NODE)) == NODE
     assert transport.dials == []
+
+
+async def test_a_hung_engine_is_told_and_heartbeats_go_on() -> None:
+    scheduler = FakeScheduler(greeting=[assignments(work())])
+    async with connected(a=scheduler) as (agent, _):
+        await asyncio.sleep(20)
+        agent.engine.is_hanging = True
+        beats = len(scheduler.heartbeats)
+        await asyncio.sleep(60)
+        assert len(scheduler.heartbeats) - beats == pytest.approx(60, abs=1)
+        assert engine_condition(scheduler) is False
+        assert agent.phases() == {WEB: Phase.RUNNING}
+        agent.engine.recover()
+        await asyncio.sleep(20)
+        assert engine_condition(scheduler) is True
+        assert agent.state(WEB) == (1, S.RUNNING)
+
+
+def engine_condition(scheduler: FakeScheduler) -> bool:
+    """Whether the engine is well, by the last word about it."""
+    requests = scheduler.sessions[-1].requests
+    reports = [each.node_report.status for each in requests if each.HasField("node_report")]
+    return next(each.ok for each in reports[-1].conditions if each.name == "engine")

@@ -46,6 +46,18 @@ def test_a_lease_is_never_shortened() -> None:
     assert made.until_seconds == 24.0
 
 
+def test_a_lease_that_is_withheld_neither_ends_nor_begins_one() -> None:
+    made = Lease()
+    made.hear(1.0)
+    assert made.renew(sent_seconds=10.0, lease_seconds=0.0)
+    assert (made.until_seconds, made.lacks_word(1.0)) == (0.0, False)
+    assert made.renew(sent_seconds=11.0, lease_seconds=15.0)
+    assert made.renew(sent_seconds=12.0, lease_seconds=0.0)
+    assert made.until_seconds == 25.0
+    assert made.renew(sent_seconds=26.0, lease_seconds=0.0)
+    assert not made.lacks_word(1.0)
+
+
 def test_the_first_lease_waits_for_a_word_too() -> None:
     made = Lease()
     begun: list[float] = []
