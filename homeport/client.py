@@ -288,9 +288,9 @@ class _Rpcs:
     get_cluster: _Unary[control_pb2.GetClusterRequest, control_pb2.GetClusterResponse] = _Unary(
         "GetCluster", control_pb2.GetClusterResponse
     )
-    accept_restore: _Unary[
-        control_pb2.AcceptRestoreRequest, control_pb2.AcceptRestoreResponse
-    ] = _Unary("AcceptRestore", control_pb2.AcceptRestoreResponse)
+    accept_restore: _Unary[control_pb2.AcceptRestoreRequest, control_pb2.AcceptRestoreResponse] = (
+        _Unary("AcceptRestore", control_pb2.AcceptRestoreResponse)
+    )
 
 
 class Client(_Common, _Rpcs):
