@@ -10,7 +10,7 @@ command.
 from __future__ import annotations
 
 import enum
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from homeport.lifecycle import Desired
@@ -208,6 +208,17 @@ def _is_to_run(
     if task in leaving:
         return leaving[task].is_held
     return task not in wanted or wanted[task].desired is Desired.RUNNING
+
+
+def rival(task: TaskId, unrecorded: Iterable[TaskId]) -> TaskId | None:
+    """A task of the same slot that runs without a record: a restored store knows only the older.
+
+    Both at once would be two copies of what is to run once, on the same data and ports.
+    """
+    slot = task.rpartition("/")[0]
+    return next(
+        (each for each in unrecorded if each != task and each.rpartition("/")[0] == slot), None
+    )
 
 
 def held(

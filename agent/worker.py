@@ -239,7 +239,22 @@ class Worker:
         if want is not None and not want.is_listed and needs_lease(want.assignment):
             # It may have been moved by whoever keeps the store now.
             return "waits for a scheduler's word: its orders leave out this exclusive task"
+        if rival := rules.rival(task, self._unrecorded_alive()):
+            return (
+                f"waits: {rival} of the same slot runs here, and the scheduler has no record of it"
+                " (homeport node adopt | forget)"
+            )
         return self._boot.hold(task, self._means.clock.boottime(), self._status_of)
+
+    def _unrecorded_alive(self) -> Iterator[TaskId]:
+        """The tasks that run here and that no scheduler lists; as a rule none."""
+        for task in self._reporter.foreign:
+            runner = self.runners.get(task)
+            if runner is not None and runner.is_alive:
+                yield task
+        for task, seen in self.unknown.items():
+            if steps.is_alive(seen):
+                yield task
 
     def _status_of(self, task: TaskId) -> TaskStatus | None:
         runner = self.runners.get(task)

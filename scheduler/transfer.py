@@ -28,6 +28,9 @@ from scheduler.store.standing import FILLING_KEY, MOVED_KEY, Filling, Moved
 
 LEASE_SECONDS = 30.0
 KEEP_ALIVE_SECONDS = 5.0
+LEASES_END_SECONDS = 17.0
+"""Longer than a node's lease: what a leader before us granted has ended by then. Between them a
+backup and the present may have one exclusive task on two nodes, and only leases tell."""
 LEADER_GONE_SECONDS = 8.0
 """A leader that was killed holds its key until its lease ends."""
 BATCH_BYTES_MAX = 1_000_000
@@ -111,7 +114,9 @@ async def restore(
         )
         renewed = renewal.renewed(own, max(cluster.incarnation, older) + 1)
         note = Filling(source=source, cluster=cluster.id, command=command)
+        leases_end = asyncio.get_running_loop().time() + LEASES_END_SECONDS
         await _fill(target, fence, renewed, note)
+        await _wait_for_leases(renewed, leases_end)
         return await _finish(target, fence, renewed)
 
 
@@ -133,11 +138,13 @@ async def accept(store: Store) -> Transferred:
         gone = await standing.moved(store)
         incarnation = max(cluster.incarnation, gone.incarnation if gone else 0) + 1
         known = dict(entries)
+        leases_end = asyncio.get_running_loop().time() + LEASES_END_SECONDS
         renewed = renewal.renewed(entries, incarnation)
         changed = [each for each in renewed if known[each[0]] != each[1]]
         services = [each for each in changed if each[0] != keys.CLUSTER]
         for batch in _batches(store, services):
             await store.commit([Write(key, value) for key, value in batch], fence)
+        await _wait_for_leases(entries, leases_end)
         fresh = next(value for key, value in changed if key == keys.CLUSTER)
         await store.commit([Write(keys.CLUSTER, fresh), Write(MOVED_KEY, None)], fence)
         return Transferred(cluster=codec.decode_record(Cluster, fresh), records=len(entries))
@@ -289,6 +296,14 @@ async def _fill(store: Store, fence: Fence, entries: Sequence[Entry], note: Fill
         log.info("written", records=written, of=len(body), store=store.name)
     if await _digest(store) != renewal.digest(sorted(body, key=lambda entry: entry[0].encode())):
         raise TransferRefused(f"what is in {store.name} is not what was written: nothing is moved")
+
+
+async def _wait_for_leases(entries: Sequence[Entry], leases_end: float) -> None:
+    """Let the leases end under which an exclusive task may run that no record speaks of."""
+    left = leases_end - asyncio.get_running_loop().time()
+    if left > 0 and renewal.leases_matter(entries):
+        log.info("waits until all leases have ended: there are exclusive tasks", seconds=left)
+        await asyncio.sleep(left)
 
 
 async def _finish(store: Store, fence: Fence, entries: Sequence[Entry]) -> Transferred:

@@ -568,6 +568,15 @@ class ControlService(control_pb2_grpc.ControlServicer):
             tables = authority.mirror.tables
             if tables.cluster is None:
                 raise Unwell("there is no cluster in the store: restore a backup")
+            doubt = authority.observed.doubt
+            settled = doubt.since + authority.timers.down_seconds if doubt is not None else 0.0
+            if (left := settled - authority.clock.boottime()) > 0 and any(
+                renewal.may_run_elsewhere(task) for task in tables.tasks()
+            ):
+                raise NotNow(
+                    f"exclusive tasks may still run where this store does not know of them: their"
+                    f" leases end within {left:.0f} s; say it again then"
+                )
             objects, cluster = admission.accept_restore(
                 tables, tables.cluster, doubt=authority.observed.doubt
             )

@@ -121,6 +121,7 @@ class Doubt:
     """
 
     incarnation: int  # the highest that was shown; one above it ends the doubt
+    since: float  # boot time: from then on no node was given a lease
     why: str  # a sentence that says what to do
 
 

@@ -341,7 +341,7 @@ class Dispatcher:
         known = authority.mirror.tables.node(NodeId(hello.node_id))
         if known is None or not doubts.is_ahead(seen, order):
             return
-        doubt = doubts.raised(known.name, seen, order)
+        doubt = doubts.raised(known.name, seen, order, now=authority.clock.boottime())
         if authority.observed.doubt is None:
             log.error("the store is behind what agents have seen", why=doubt.why)
             authority.tell("scheduler", "store", "StoreIsBehind", doubt.why, node=known.name)

@@ -19,8 +19,8 @@ def is_ahead(seen: OrderId, present: OrderId) -> bool:
     return max(seen.epoch, seen.revision) > present.revision
 
 
-def raised(node: str, seen: OrderId, present: OrderId) -> Doubt:
-    """What an agent's word comes to."""
+def raised(node: str, seen: OrderId, present: OrderId, *, now: float) -> Doubt:
+    """What an agent's word comes to; `now` is boot time."""
     if seen.incarnation > present.incarnation:
         what = f"incarnation {seen.incarnation}, and the store is of {present.incarnation}"
     else:
@@ -28,6 +28,7 @@ def raised(node: str, seen: OrderId, present: OrderId) -> Doubt:
         what = f"revision {highest}, and the store is at {present.revision}"
     return Doubt(
         incarnation=max(seen.incarnation, present.incarnation),
+        since=now,
         why=f"the store was restored from an older state: node {node} has seen {what}. Nothing is"
         " changed and all containers run on. If what the store holds now is to count, say"
         " `homeport store accept-restore`; else restore a newer backup",

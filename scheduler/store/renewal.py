@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 import homeport
 from homeport import codec
 from homeport.backup import Entry, Header
-from homeport.model import Cluster, Service, TaskId, split_task_id
+from homeport.model import Cluster, Service, Task, TaskId, split_task_id
 from scheduler.cluster import keys, numbering
 from scheduler.store.base import LEADER_KEY, SCHEDULERS, Listing
 
@@ -59,6 +59,24 @@ def header_of(listing: Listing, store_name: str, now_ms: int) -> Header:
         store=store_name,
         created_ms=now_ms,
     )
+
+
+def may_run_elsewhere(task: Task) -> bool:
+    """Whether a newer task of its slot, of which a store that is restored knows nothing, may run
+    on another node, for as long as its lease lasts."""
+    return task.exclusive and not task.pinned and task.outcome is None
+
+
+def leases_matter(entries: Iterable[Entry]) -> bool:
+    """Whether any task among the records may run elsewhere; one that cannot be read may."""
+    for key, value in entries:
+        if key.startswith("tasks/"):
+            try:
+                if may_run_elsewhere(codec.decode_record(Task, value)):
+                    return True
+            except codec.CodecError:
+                return True
+    return False
 
 
 def digest(entries: Iterable[Entry]) -> Digest:

@@ -320,3 +320,21 @@ async def test_a_failure_reaches_the_caller_as_it_is():
             assert await store.get(LEADER_KEY) is not None
             raise TransferRefused("no")
     assert await store.get(LEADER_KEY) is None
+
+
+@pytest.mark.parametrize("way", ["restore", "accept"])
+async def test_with_exclusive_tasks_it_takes_longer_than_a_lease(way):
+    # A newer task of the same slot may run elsewhere, under a lease of the last leader's.
+    exclusive = replace(cluster_records()[-1], exclusive=True)
+    values = [*cluster_records()[:-1], exclusive]
+    target = Store("sqlite") if way == "restore" else await filled("sqlite", values)
+    entries = await saved(values)
+    began = asyncio.get_running_loop().time()
+    if way == "restore":
+        await restore(entries, target)
+    else:
+        await transfer.accept(target)
+    assert asyncio.get_running_loop().time() - began >= 17
+    began = asyncio.get_running_loop().time()
+    await restore(await saved(), Store("sqlite"))
+    assert asyncio.get_running_loop().time() - began < 5

@@ -143,3 +143,19 @@ def test_the_removal_of_what_is_being_stopped_is_no_second_stop() -> None:
     message = Orders(order=SEEN, tombstones=tuple(tombstones(0, 1, 2, 3, 4)))
     found = orders.settle(message, wanted=wanted, leaving={}, running=wanted, stopped_lately=0)
     assert (found.held, found.stops) == (frozenset(), 0)
+
+
+@pytest.mark.parametrize(
+    ("unrecorded", "rival"),
+    [
+        ([], None),
+        (["s-web-5/1/7"], "s-web-5/1/7"),
+        (["s-web-5/1/4"], None),
+        (["s-web-5/11/7", "s-web-5/2/7", "s-we-5/1/7"], None),
+    ],
+    ids=["nothing", "a newer task of the slot", "the task itself", "tasks of other slots"],
+)
+def test_a_slot_is_taken_by_what_runs_without_a_record(
+    unrecorded: list[str], rival: str | None
+) -> None:
+    assert orders.rival(TaskId("s-web-5/1/4"), map(TaskId, unrecorded)) == rival

@@ -29,14 +29,14 @@ def test_judging(seen, is_ahead):
 
 def test_the_sentence_says_what_to_do_and_that_nothing_stops():
     seen = OrderId(cluster="c", incarnation=2, epoch=90, revision=300)
-    doubt = doubts.raised("pi4", seen, PRESENT)
+    doubt = doubts.raised("pi4", seen, PRESENT, now=1.0)
     assert "node pi4 has seen revision 300, and the store is at 100" in doubt.why
     assert "all containers run on" in doubt.why
     assert "homeport store accept-restore" in doubt.why
 
 
 def test_the_highest_incarnation_that_was_shown_counts():
-    low = doubts.raised("a", OrderId(incarnation=2, revision=300), PRESENT)
-    high = doubts.raised("b", OrderId(incarnation=7), PRESENT)
+    low = doubts.raised("a", OrderId(incarnation=2, revision=300), PRESENT, now=1.0)
+    high = doubts.raised("b", OrderId(incarnation=7), PRESENT, now=2.0)
     assert doubts.of_both(None, low) is low
     assert doubts.of_both(low, high) is doubts.of_both(high, low) is high
