@@ -10,3 +10,8 @@ pytestmark = pytest.mark.bench
 def test_the_sqlite_store_beside_a_bare_loop() -> None:
     print()
     bench_store.main([])
+
+
+def test_the_etcd_store_beside_bare_puts() -> None:
+    print()
+    bench_store.main(["--store", "etcd"])

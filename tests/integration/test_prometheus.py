@@ -32,8 +32,9 @@ DEPLOY = Path(__file__).parents[2] / "deploy"
 NODE = "lab-node"
 STACK = "metrics"
 
-SHOWN_IN_TROUBLE_ONLY = {"homeport_store_request_failures_total"}
-"""Counters with labels: there is no series before the first failure, only the declaration."""
+SHOWN_IN_TROUBLE_ONLY = {"homeport_store_request_failures_total", "homeport_store_member_up"}
+"""With labels: there is no series before the first failure, or without an etcd, only the
+declaration."""
 
 _SERVE = (
     "trap 'exit 0' TERM; mkdir -p /www; echo 'demo_answer{from=\"{{FROM}}\"} 42' >/www/metrics;"
