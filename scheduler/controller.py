@@ -48,7 +48,9 @@ from scheduler.store.mirror import Mirror, MirrorChange
 LOAD_TASKS = 1_000
 """Tasks taken into the fleet at a time, when it is first made."""
 LOOK_MAX = 500
-"""Services in one look: the rest stays marked, so that heartbeats are answered in between."""
+LOOK_SECONDS = 0.1
+"""Services in one look, and when it ends early: the rest stays marked, so that heartbeats are
+answered and leases kept in between, also on a slow machine."""
 REAP_SECONDS = 3600.0
 BRAKE_SECONDS = 1.0
 """While the brake is on it is judged anew so often: a node that is heard again changes no state."""
@@ -326,7 +328,12 @@ class Controller:
         vacancies: list[Vacancy] = []
         stays: dict[ServiceId, list[Ask]] = {}
         looked: list[ServiceId] = []
-        for service in self._agenda.take(LOOK_MAX):
+        due = self._agenda.take(LOOK_MAX)
+        for place, service in enumerate(due):
+            if self._clock.boottime() - snapshot.now > LOOK_SECONDS:
+                for rest in due[place:]:
+                    self._agenda.add(rest)
+                break
             if self._is_frozen(service) or self._is_drafted(service):
                 continue
             try:

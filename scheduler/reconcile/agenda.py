@@ -8,6 +8,7 @@ leader's first look at everything does not hold up heartbeats.
 from __future__ import annotations
 
 import heapq
+from itertools import islice
 
 from homeport.model import ServiceId
 
@@ -35,7 +36,7 @@ class Agenda:
 
     def take(self, most: int) -> list[ServiceId]:
         """The next services to look at; their times are forgotten."""
-        taken = list(self._due)[:most]
+        taken = list(islice(self._due, most))
         for service in taken:
             del self._due[service]
             self._times.pop(service, None)

@@ -20,7 +20,7 @@ from homeport import codec
 from homeport.model import Stack
 from scheduler.cluster import drafts, keys
 from scheduler.cluster.tables import Tables
-from scheduler.store.base import Batch, Compacted, Listing, Store, Unavailable
+from scheduler.store.base import Batch, Compacted, Listing, Record, Store, Unavailable
 
 LOAD_RECORDS = 200
 """Records decoded at a time: reading a large store takes seconds, and the lease is to be kept."""
@@ -182,12 +182,10 @@ class Mirror:
         self._reached(batch.revision)
         self._tell(changes)
 
-    def _relist(self, listing: Listing) -> None:
-        """Become what the listing says, as far as it is not older than what is in."""
+    def _relist(self, news: Sequence[Record], missing: Sequence[str], revision: int) -> None:
+        """Become what a listing of `revision` says, as far as it is not older than what is in."""
         changes: list[MirrorChange] = []
-        listed = set()
-        for record in listing.records:
-            listed.add(record.key)
+        for record in news:
             if record.version > self._known(record.key):
                 self._take_bytes(record.key, record.value, record.version, record.created, changes)
         # A head that is in a draft alone is in no listing, and there all the same.
@@ -197,13 +195,11 @@ class Mirror:
             if stack.draft
             for head in drafts.unwritten(self.tables, stack.name)
         }
-        for key in self.tables.stored_keys():
-            if key in listed or key in drafted:
-                continue
-            if self.tables.version(key) <= listing.revision:
-                self._take(key, None, listing.revision, changes)
+        for key in missing:
+            if key not in drafted and self.tables.version(key) <= revision:
+                self._take(key, None, revision, changes)
         self._swing(changes)
-        self._reached(listing.revision)
+        self._reached(revision)
         self._tell(changes)
 
     def _take_bytes(
@@ -293,21 +289,28 @@ class Mirror:
                 return
 
     async def _take_listing(self, listing: Listing) -> None:
-        """Decode in slices, since others run meanwhile, and take in at once, since they look."""
-        with self.flying(await self._decoded(listing)):
-            self._relist(listing)
-
-    async def _decoded(self, listing: Listing) -> dict[tuple[str, bytes], keys.Stored]:
-        """The values of what is new in the listing; without those that cannot be read."""
+        """See in slices what differs, since others run meanwhile; take it in at once, since they
+        look."""
+        listed: set[str] = set()
+        news: list[Record] = []
         values: dict[tuple[str, bytes], keys.Stored] = {}
         for place, record in enumerate(listing.records):
             if place % LOAD_RECORDS == 0:
                 await asyncio.sleep(0)
+            listed.add(record.key)
             kind = keys.kind_of(record.key)
             if kind is None or record.version <= self._known(record.key):
                 continue
+            news.append(record)
             try:
                 values[record.key, record.value] = codec.decode_record(kind, record.value)
             except codec.CodecError:
                 continue  # said when it is taken in
-        return values
+        missing: list[str] = []
+        for place, key in enumerate(self.tables.stored_keys()):
+            if place % LOAD_RECORDS == 0:
+                await asyncio.sleep(0)
+            if key not in listed:
+                missing.append(key)
+        with self.flying(values):
+            self._relist(news, missing, listing.revision)
