@@ -11,7 +11,15 @@ from agent.orders import Orders, Verdict
 from agent.runtime.base import Phase, Seen
 from homeport.digests import running_hash, wanted_hash
 from homeport.lifecycle import Desired, TaskState as S
-from homeport.model import Assignment, Cause, Health, ServiceGeneration, StackFile, TaskId
+from homeport.model import (
+    Assignment,
+    Cause,
+    Health,
+    ServiceGeneration,
+    StackFile,
+    TaskId,
+    Tombstone,
+)
 from homeport.spec import ContainerSpec, FileKind, FileMount, FileSpec, Port, RestartPolicy
 from tests.loops.agent.rig import ORDER, Rig, settle, work
 
@@ -363,6 +371,31 @@ async def test_absence_is_no_command(rig: Rig) -> None:
     rig.engine.end(web(2))
     await asyncio.sleep(2)
     assert rig.state(web(2)) == (2, S.RUNNING)
+
+
+async def test_an_older_task_does_not_start_beside_a_newer_one_that_no_record_knows(
+    rig: Rig,
+) -> None:
+    # A backup was restored: it wants the slot's first task, and the third runs.
+    assignment, spec = work(1)
+    newer = replace(assignment, task=TaskId("s-web-1/1/3"))
+    await rig.apply((newer, spec), work(2))
+    restored = replace(
+        complete(work(1), work(2), revision=5),
+        order=replace(ORDER, incarnation=2, revision=5),
+    )
+    assert await rig.obey(restored) is Verdict.OBEY
+    await asyncio.sleep(600)
+    assert rig.phases() == {newer.task: Phase.RUNNING, web(2): Phase.RUNNING}
+    assert rig.state(web(1)) == (1, S.READY)
+    assert "s-web-1/1/3 of the same slot runs here" in rig.reporter.statuses[web(1)].message
+    # The operator has it forgotten: now the slot is free.
+    gone = Tombstone(task=newer.task, cause=Cause.OPERATOR)
+    order = replace(ORDER, incarnation=2, revision=6)
+    orders = Orders(order=order, applies_to=restored.order, tombstones=(gone,))
+    assert await rig.obey(orders) is Verdict.OBEY
+    await asyncio.sleep(15)
+    assert rig.phases() == {web(1): Phase.RUNNING, web(2): Phase.RUNNING}
 
 
 async def test_a_journal_that_cannot_be_written_stops_orders_and_nothing_else(rig: Rig) -> None:
