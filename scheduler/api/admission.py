@@ -35,6 +35,8 @@ from scheduler.cluster import keys, numbering
 from scheduler.cluster.changes import ABSENT, Change, Delete, Put
 from scheduler.cluster.observed import Doubt
 from scheduler.cluster.tables import View
+from scheduler.config import Timers
+from scheduler.placement import requirements
 
 # A change of these alone replaces no task.
 _NOT_RUN = (
@@ -81,7 +83,14 @@ class Outcome:
     generation: int = 0
 
 
-def apply(view: View, given: StackSpec, *, now_ms: int, revision: int) -> Outcome:
+def apply(
+    view: View,
+    given: StackSpec,
+    *,
+    now_ms: int,
+    revision: int,
+    timers: Timers | None = None,
+) -> Outcome:
     """Make a stack what a valid spec says. `revision` is the newest that `view` has."""
     stack = with_digests(given)
     old = view.stack(stack.name)
@@ -112,7 +121,7 @@ def apply(view: View, given: StackSpec, *, now_ms: int, revision: int) -> Outcom
         heads=tuple(draft.heads),
         services=tuple(outcomes),
         touched=tuple(draft.touched),
-        notices=tuple(_notices(view, stack)),
+        notices=(*_notices(view, stack), *_costs(fresh, stack, timers or Timers())),
         generation=generation,
     )
 
@@ -409,6 +418,28 @@ def _removed(head: Service) -> ServiceOutcome:
 def _scaled(head: Service, replicas: int) -> ServiceOutcome:
     field = Difference("replicas", str(head.replicas), str(replicas))
     return ServiceOutcome(service=head.name, action=Action.SCALED, fields=(field,))
+
+
+def _costs(stack: Stack, given: StackSpec, timers: Timers) -> Iterable[str]:
+    """What it costs a service that at most one copy of it ever runs."""
+    for spec in given.services:
+        head = Service(
+            id=ServiceId(""),
+            stack=stack.name,
+            name=spec.name,
+            mode=spec.mode,
+            replicas=spec.replicas,
+        )
+        needed = requirements.of(spec, stack, stack.name)
+        if not requirements.is_exclusive(spec, needed, head):
+            continue
+        if not requirements.is_pinned(needed, head):
+            yield (
+                f"{spec.name} is exclusive, at most one copy of it ever runs: it stops"
+                f" {timers.node_lease_seconds - timers.margin_seconds:g} s after the last word from"
+                f" a scheduler, and starts elsewhere when its node has been silent for"
+                f" {timers.down_seconds:g} s"
+            )
 
 
 def _notices(view: View, stack: StackSpec) -> Iterable[str]:

@@ -152,7 +152,11 @@ class ControlService(control_pb2_grpc.ControlServicer):
                 have = f"is at generation {old.generation}" if old is not None else "does not exist"
                 raise Outdated(f"stack {spec.name} {have}, and you saw {expected}: look again")
             outcome = admission.apply(
-                snapshot.stored, spec, now_ms=snapshot.now_ms, revision=authority.mirror.newest
+                snapshot.stored,
+                spec,
+                now_ms=snapshot.now_ms,
+                revision=authority.mirror.newest,
+                timers=authority.timers.scaled(len(snapshot.observed.liveness)),
             )
             response = control_pb2.ApplyResponse(
                 stack=spec.name,

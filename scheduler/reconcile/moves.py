@@ -35,7 +35,7 @@ class Admitted:
 
     vacancies: list[Vacancy] = field(default_factory=list)  # all, the held ones blocked
     wake_at: dict[ServiceId, float] = field(default_factory=dict)
-    held: dict[ServiceId, None] = field(default_factory=dict)  # until the brake changes
+    held: dict[ServiceId, None] = field(default_factory=dict)  # to look at when the brake changes
 
 
 class Moves:
@@ -68,11 +68,10 @@ class Moves:
             why, when = self._objection(snapshot, vacancy, vacancy.leaves, lease_seconds, room)
             if why:
                 result.vacancies.append(replace(vacancy, blocked=why))
+                result.held[vacancy.service] = None
                 if when:
                     known = result.wake_at.get(vacancy.service, when)
                     result.wake_at[vacancy.service] = min(known, when)
-                else:
-                    result.held[vacancy.service] = None
                 continue
             if is_suspect(snapshot, vacancy.leaves):
                 room -= 1

@@ -330,3 +330,20 @@ def test_notices_say_what_will_surprise():
     outcome = cluster.apply(web(pin_node="gone"))
     assert any("no node yet" in notice for notice in outcome.notices)
     assert any("gone" in notice for notice in outcome.notices)
+
+
+@pytest.mark.parametrize(
+    ("fields", "is_told"),
+    [
+        ({"exclusive": True}, True),
+        ({"exclusive": True, "replicas": 2}, True),
+        ({"exclusive": False}, False),
+        ({}, False),
+        ({"exclusive": True, "pin_node": "pi"}, False),  # it waits for its node, and never stops
+    ],
+)
+def test_an_exclusive_service_is_told_what_that_costs(fields, is_told):
+    given = StackSpec(name="s", services=(ServiceSpec(name="db", **fields),))
+    notices = admission.apply(Tables(), given, now_ms=1, revision=2).notices
+    told = [each for each in notices if "stops 14 s after the last word from a scheduler" in each]
+    assert bool(told) is is_told
