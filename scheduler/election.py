@@ -40,6 +40,11 @@ from scheduler.store.base import (
 
 RETRY_SECONDS = 0.25
 """Between two tries when the store did not do what was asked."""
+RENEWALS = 5
+TRIES = 6
+"""A lease is renewed so often, and one try takes so small a part of it, that its end is not in
+sight when etcd has lost its own leader: two seconds until there is another, then one more try,
+by another member if the first one still waits for the leader that is gone."""
 GIVE_BACK_SECONDS = 1.0
 """How long a leader that stops tries to hand its lease back before it lets it run out."""
 
@@ -218,14 +223,14 @@ class Election:
 
     async def _renew(self, lease: int, leadership: Leadership) -> str:
         """Extend the leadership in time until that fails; returns why it did."""
-        pause_seconds = self._lease_seconds / 3
+        pause_seconds = self._lease_seconds / RENEWALS
         while True:
             left_seconds = leadership.lead_until - self._clock.boottime()
             await asyncio.sleep(max(0.0, min(pause_seconds, left_seconds)))
             sent = self._clock.boottime()
             left_seconds = leadership.lead_until - sent
             try:
-                async with asyncio.timeout(min(self._lease_seconds / 3, left_seconds)):
+                async with asyncio.timeout(min(self._lease_seconds / TRIES, left_seconds)):
                     if not await self._store.keep_alive(lease):
                         return "the lease has ended"
                     await self._store.commit([], leadership.fence)
@@ -238,7 +243,7 @@ class Election:
             else:
                 if not leadership.extend(self._proven_until(sent)):
                     return "the lease was renewed too late"
-                pause_seconds = self._lease_seconds / 3
+                pause_seconds = self._lease_seconds / RENEWALS
                 continue
             if not leadership.is_proven:
                 return reason

@@ -372,3 +372,24 @@ async def test_a_compaction_while_a_watch_was_away_is_told_and_the_mirror_reads_
         finally:
             await behind.close()
             await beside.close()
+
+
+async def test_who_gives_up_on_a_frozen_member_is_answered_by_another_the_next_time(three):
+    store = open_store(three, "patience")
+    try:
+        await store.commit([Write("a", b"1", ABSENT)])
+        preferred = store.connection.preferred.url
+        frozen = next(each for each in three.members if each.endpoint == preferred)
+        frozen.pause()
+        # As an election does: what is left of its lease allows no more.
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.8):
+                while True:
+                    await store.get("a")
+        assert store.connection.preferred.url != preferred
+        three.leader()  # another is elected, where the frozen one led
+        async with asyncio.timeout(WAIT_SECONDS):
+            assert (await store.get("a")).value == b"1"
+    finally:
+        frozen.resume()
+        await store.close()

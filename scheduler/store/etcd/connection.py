@@ -30,6 +30,8 @@ CALL_SECONDS = 3.5
 short enough that the API can say within its 4.5 s what is wrong with whom."""
 TRY_SECONDS = 2.0
 """One member's time to answer."""
+IMPATIENT_SECONDS = 0.5
+"""A call that is given up after so long says something of the member."""
 CONNECT_SECONDS = 1.0
 """How long one waits for a connection before another member's turn."""
 BACKOFF_SECONDS_MIN, BACKOFF_SECONDS_MAX = 0.02, 0.5
@@ -117,10 +119,16 @@ class Connection:
             verdict = self.judged(error)
             # Whatever was to go with the token has not been sent.
             return Verdict(Kind.UNSENT, verdict.why) if verdict.kind is Kind.UNKNOWN else verdict
+        began = asyncio.get_running_loop().time()
         try:
             answer = await ask(member, metadata, min(TRY_SECONDS, left))
         except grpc.aio.AioRpcError as error:
             return self.judged(error)
+        except asyncio.CancelledError:
+            # Who has no more time will ask again: then not the one that let it wait.
+            if asyncio.get_running_loop().time() - began > IMPATIENT_SECONDS:
+                self.report(member, "no answer in time")
+            raise
         if member.trouble:
             log.info("an etcd member serves again", endpoint=member.url, was=member.trouble)
             member.trouble = ""
@@ -160,6 +168,8 @@ class Connection:
         order = self.members[self._preferred :] + self.members[: self._preferred]
         order = tuple(each for each in order if each not in failed)
         order = tuple(each for each in order if not each.rests) or order
+        # A connection that stands says nothing of who froze behind it.
+        order = tuple(each for each in order if not each.trouble) or order
         return next((each for each in order if each.is_ready), order[0])
 
     @contextmanager
