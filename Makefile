@@ -18,7 +18,7 @@ export PYTHON
 RUNTIME := $(VENV)/.installed-runtime
 DEV := $(VENV)/.installed-dev
 
-.PHONY: help up test check fmt proto bench e2e simulate simulate-mutations lock clean
+.PHONY: help up test check fmt proto bench e2e faults simulate simulate-mutations lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -66,6 +66,11 @@ simulate: $(DEV) ## whole clusters under trouble, in virtual time: SEEDS=20000 F
 
 simulate-mutations: $(DEV) ## search seeds that fail when a rule of the protocol is switched off
 	$(BIN)/python -m tests.simulation.mutations $(ARGS)
+
+comma := ,
+faults: $(DEV) ## break a real cluster on purpose (ONLY=F09,F13 for some; docs/faults.md)
+	@tests/setup.sh
+	$(PYTEST) tests/faults $(if $(ONLY),-k "$(subst $(comma), or ,$(ONLY)) or history") $(ARGS)
 
 lock: $(DEV) ## compile the lock files anew from pyproject.toml
 	$(BIN)/uv pip compile pyproject.toml --group build \

@@ -31,13 +31,13 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         yield world
 
 
-@pytest.fixture(autouse=True)
-def printed(request: pytest.FixtureRequest) -> Iterator[list[str]]:
+@pytest.fixture
+def printed(capfd: pytest.CaptureFixture[str]) -> Iterator[list[str]]:
+    """Lines that are shown at the end of the test, whatever became of it."""
     lines: list[str] = []
     yield lines
-    writer = request.config.get_terminal_writer()
-    for line in lines:
-        writer.line("\n" + line)
+    with capfd.disabled():
+        print("", *lines, sep="\n")
 
 
 def test_a_host_without_the_leader(world: World, figures, printed: list[str]) -> None:
@@ -151,8 +151,8 @@ def test_docker_swarm_on_such_hosts(tmp_path: Path, printed: list[str]) -> None:
 
         _until(lambda: running(*lab.hosts) == 9)
         times, returns = [], []
+        lost = workers[-1]
         for _ in range(SWARM_CUTS):
-            lost = workers[-1]
             begin = now_ns()
             lost.cut()
             _until(lambda: running(*[host for host in lab.hosts if host is not lost]) >= 9)
