@@ -169,7 +169,7 @@ async def started_at_last(bench: DockerBench, task: Work) -> None:
             try:
                 await runtime.start(task.task)
             except Unavailable:
-                await asyncio.sleep(0.2)
+                await runtime.check()  # takes as long as the engine needs to answer
             else:
                 return
 

@@ -126,9 +126,11 @@ class TestAnotherProgram:
         monkeypatch.setattr(shell, "RETRY_SECONDS", 0.1)
         lease = await store.grant(0.1)
         revision = await store.commit([Write("a", b"", lease=lease)])
+        was_refused = watch_refusals(store, monkeypatch)
 
         with self.holding(tmp_path / "store.db"):
-            await asyncio.sleep(2.5)  # the deletion was tried and refused
+            async with asyncio.timeout(30):
+                await was_refused.wait()
             assert await store.get("a")
 
         async with asyncio.timeout(10):
@@ -211,6 +213,21 @@ class TestFaults:
         assert revision == small.result() + 1
         keys = [record.key for record in (await store.list("")).records]
         assert keys == ["a", "next", "small"]
+
+
+def watch_refusals(store, monkeypatch):
+    """An event that is set when the writer's thread has refused a commit."""
+    was_refused, loop = asyncio.Event(), asyncio.get_running_loop()
+    commit_all = store._queue._commit_all
+
+    def watched(proposals):
+        answers = commit_all(proposals)
+        if any(isinstance(answer, StoreError) for answer in answers):
+            loop.call_soon_threadsafe(was_refused.set)
+        return answers
+
+    monkeypatch.setattr(store._queue, "_commit_all", watched)
+    return was_refused
 
 
 async def on_writer(store, statement):
