@@ -171,6 +171,8 @@ async def _serve(
         ]
     )
     care = _care(config, clock, metrics, core, store, randomness)
+    if care is not None:
+        core.control.store_conditions = lambda: care.conditions
     pages = await _pages(config, metrics, core, store.name, care)
     log.info(
         "serving",

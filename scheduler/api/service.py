@@ -11,7 +11,7 @@ asks the leader where there is one.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -86,6 +86,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
         self.leader = ""  # the leader's address, as far as known
         self.schedulers: Callable[[], tuple[str, ...]] = lambda: (address,)  # the leader first
         self.store_trouble: Callable[[], str] = lambda: ""
+        self.store_conditions: Callable[[], Sequence[str]] = tuple  # what is wrong, and it answers
         self.emptied = ""  # a sentence, while the store has lost the cluster
         self.mirror = mirror
         self.address = address
@@ -456,7 +457,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
             schedulers=self.schedulers(),
             observed_unknown_since_ms=self.observed_unknown_since_ms(),
             answered_by=self.address,
-            store_trouble=trouble or self._trouble(),
+            store_trouble=trouble or self._trouble() or "; ".join(self.store_conditions()),
         )
         if self.lead is not None:
             standing.fill(response, self._snapshot())

@@ -6,6 +6,8 @@ Real scheduler and agent processes, a real etcd with TLS and a password, the sim
 import json
 import os
 import signal
+import time
+import urllib.request
 
 import grpc
 import pytest
@@ -154,3 +156,56 @@ def test_etcdctl_s_own_variables_are_enough(tmp_path, processes, etcd):
     processes.append(process)
     process.logged("leading")
     assert PASSWORD not in json.dumps(process.events())
+
+
+def test_a_lost_member_shows_in_status_readiness_and_metrics(tmp_path, processes):
+    with Etcd(3) as etcd:
+        scheduler = Scheduler(
+            tmp_path / "s", "--etcd-endpoints", ",".join(etcd.endpoints), store="etcd"
+        )
+        processes.append(scheduler)
+        scheduler.leads()
+        lost = etcd.followers()[0]
+        lost.kill9()
+        with Client(scheduler.address) as client:
+
+            def told():
+                answer = client.get_cluster(control_pb2.GetClusterRequest())
+                return answer.store_trouble
+
+            assert lost.endpoint in until("a word about the member", told)
+        assert lost.endpoint in page(f"{scheduler.http}/readyz?verbose")
+        metrics = page(f"{scheduler.http}/metrics")
+        assert f'homeport_store_member_up{{member="{lost.endpoint}"}} 0' in metrics
+        others = [url for url in etcd.endpoints if url != lost.endpoint]
+        assert all(f'homeport_store_member_up{{member="{url}"}} 1' in metrics for url in others)
+
+
+def page(url):
+    with urllib.request.urlopen(url, timeout=5) as answer:
+        return answer.read().decode()
+
+
+def test_an_idle_cluster_writes_nothing_to_etcd(tmp_path, processes):
+    # Not one entry of etcd's own log: no put, no lease, no question for alarms.
+    with Etcd() as etcd:
+        scheduler = Scheduler(
+            tmp_path / "s", "--etcd-endpoints", ",".join(etcd.endpoints), store="etcd"
+        )
+        processes.append(scheduler)
+        scheduler.leads()
+        processes.append(Agent(tmp_path / "n1", scheduler.address, "n1"))
+        with Client(scheduler.address) as client:
+            client.apply(control_pb2.ApplyRequest(stack=stack("hello", service(replicas=2))))
+            running(client, "hello", 2)
+        member = etcd.members[0]
+        seen = []
+
+        def settled():
+            """Over more than two looks of the upkeep and several renewals of the leadership."""
+            seen.append((time.monotonic(), member.status()["raftIndex"]))
+            latest = [at for at, index in seen if index == seen[-1][1]]
+            return latest[-1] - latest[0] > 25
+
+        until("twenty-five seconds without an entry", settled, 55)
+        assert [each for each in scheduler.events() if each["event"] == "leads no more"] == []
