@@ -469,8 +469,9 @@ DEPLOY = (
 OURS = (
     _mapped("services.*.x-homeport", "ServiceSpec", CLUSTER + "node"),
     _notice(
-        "services.*.x-homeport.exclusive", "is recorded, and placed as one copy; stopping it when "
-        "its node is cut off comes with leases and fencing", field="ServiceSpec.exclusive",
+        "services.*.x-homeport.exclusive", "at most one copy ever: where it could also run on "
+        "another node, it stops 14 s after its node's last word from a scheduler",
+        field="ServiceSpec.exclusive",
         test=CLUSTER + "exclusive",
     ),
     _mapped("services.*.x-homeport.runtime", "ServiceSpec.driver", PROCESS + "runtime"),
