@@ -7,6 +7,7 @@ itself; none is asserted, the worst of each is printed. That nothing exclusive l
 
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,7 +38,7 @@ def printed(capfd: pytest.CaptureFixture[str]) -> Iterator[list[str]]:
     lines: list[str] = []
     yield lines
     with capfd.disabled():
-        print("", *lines, sep="\n")
+        sys.stdout.write("\n".join(["", *lines, ""]))
 
 
 def test_a_host_without_the_leader(world: World, figures, printed: list[str]) -> None:

@@ -1,7 +1,6 @@
 """Real faults on real parts: a whole cluster is broken on purpose, watched, and judged.
 
     make faults                  all of them; ONLY=F09,F13 for some
-    make faults ONLY=checks      only the checks of the checkers
 
 Three hosts (a network namespace and an engine each), three members of etcd, two schedulers and
 three agents run a workload with a witness container for each exclusive task. Recorders write the

@@ -369,10 +369,14 @@ class World:
                 raise AssertionError(f"{what} did not last {seconds:g} s\n{self.cluster.story()}")
             time.sleep(0.1)
 
-    def catch_up(self) -> None:
-        """End the users' work, and let the recorder of the store write down the rest of it."""
+    def stop_users(self) -> None:
+        """No more changes and questions from here on."""
         if self._users is not None:
             self._users.kill9()
+
+    def catch_up(self) -> None:
+        """End the users' work, and let the recorder of the store write down the rest of it."""
+        self.stop_users()
         etcd = self.cluster.etcd
         if etcd is None or self.restored:
             return
