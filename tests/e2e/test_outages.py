@@ -140,7 +140,10 @@ def test_nothing_is_written_while_nothing_happens(world: World, etcd: Etcd, prin
     time.sleep(IDLE_SECONDS)
     after = [_metrics(etcd, number) for number in range(3)]
     renewed, puts, deletes = (
-        max(late.get(name, 0) - early.get(name, 0) for early, late in zip(before, after))
+        max(
+            late.get(name, 0) - early.get(name, 0)
+            for early, late in zip(before, after, strict=True)
+        )
         for name in (
             "etcd_debugging_lease_renewed_total",
             "etcd_mvcc_put_total",
