@@ -22,7 +22,7 @@ from agent import inventory as machine, joining, systemd
 from agent.bulk import BulkDesk
 from agent.config import Config, ConfigError, default_state_dir, is_loopback, split_address
 from agent.grpc_transport import GrpcTransport
-from agent.guarding import Guarding, GuardProcesses, open_page
+from agent.guarding import Guarding, GuardProcesses, open_page, retire
 from agent.http import HttpServer, Page
 from agent.images import Images
 from agent.journal import Journal
@@ -222,6 +222,8 @@ class Agent:
                 background.create_task(observer.run(), name="observer")
                 background.create_task(sessions.run(), name="sessions")
                 background.create_task(guarding.run(), name="guard")
+                retiring = retire(self._secrets_dir(), page, self._clock)
+                background.create_task(retiring, name="earlier nodes")
         finally:
             with contextlib.suppress(OSError):
                 await journal.flush()

@@ -13,7 +13,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -44,6 +44,11 @@ class Board(Protocol):
     """What agent and guard share; `agent.guard.Page` outside of simulations."""
 
     lease_until_ns: int
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """The processes that were named last."""
+        ...
 
     def arm(self, marks: tuple[str, ...], /) -> None:
         """Name the processes that need a lease. Raises ValueError when they are too many."""
@@ -104,7 +109,7 @@ class Unguarded:
     def release(self, task: TaskId) -> None:
         """Nothing to do."""
 
-    def settle(self) -> None:
+    def settle(self, unknown: Mapping[TaskId, tuple[str, ...]]) -> None:
         """Nothing to do."""
 
 
@@ -127,6 +132,7 @@ class Guarding:
         self._clock = clock
         self._unfenced = unfenced
         self._marks: dict[TaskId, tuple[str, ...]] = {}
+        self._inherited = frozenset(board.marks)
         self._is_up = False
         self._missing_since: float | None = None
         self._trouble = ""
@@ -178,8 +184,15 @@ class Guarding:
         if self._marks.pop(task, None) is not None:
             self._arm()
 
-    def settle(self) -> None:
-        """All that is here has been taken on: what an earlier agent left no longer counts."""
+    def settle(self, unknown: Mapping[TaskId, tuple[str, ...]]) -> None:
+        """All that is here has been taken on, but for these containers without a record.
+
+        Those among them that an earlier agent ran under the lease stay under it: a lost
+        journal makes no task pinned. What else it left no longer counts.
+        """
+        for task, marks in unknown.items():
+            if self._inherited.issuperset(marks):
+                self._marks.setdefault(task, marks)
         self._arm()
 
     def _arm(self) -> None:
@@ -310,6 +323,29 @@ class _Process:
     def _reap(self) -> None:
         if self._child is not None:
             self._child.poll()
+
+
+async def retire(folder: Path, page: guard.Page, clock: Clock) -> None:
+    """End what other nodes ran here under their lease, when that is over, and their guards.
+
+    A machine that joined anew, because its state directory was lost, is another node; the
+    scheduler will move what the earlier one had.
+    """
+    for path in other_pages(folder, page):
+        other = guard.Page(str(path))
+        try:
+            await asyncio.sleep(max(0.0, other.lease_until_ns / 1e9 - clock.boottime()))
+            # Its guard does the same, if it lives.
+            guard.end(other.marks)
+            other.arm(())
+            path.unlink()
+        finally:
+            other.close()
+
+
+def other_pages(folder: Path, page: guard.Page) -> list[Path]:
+    """The pages of nodes that this machine was before."""
+    return sorted(path for path in folder.glob("guard-*") if str(path) != page.path)
 
 
 def open_page(folder: Path, node: str) -> guard.Page:

@@ -183,7 +183,8 @@ class Worker:
         tasks = list(dict.fromkeys([*journal.wanted, *journal.leaving]))
         for task in sorted(tasks, key=lambda task: (task not in seen, -self._priority(task))):
             self._take_on(task, seen.pop(task, None), was_rebooted=was_rebooted)
-        self._means.guarding.settle()
+        runtime = self._means.runtime
+        self._means.guarding.settle({task: runtime.marks(each) for task, each in seen.items()})
         journal.booted(self._boot_id)
         self.unknown = seen
         self.is_adopted = True

@@ -19,9 +19,10 @@ import pytest
 
 from agent import guard
 from agent.guard import Page
-from agent.guarding import open_page
+from agent.guarding import open_page, retire
 from agent.runtime.base import Phase
 from agent.runtime.proc import is_same_process, process_stat
+from homeport.seams import SystemClock
 from homeport.spec import Driver
 from tests.integration import guarded_agent
 from tests.integration.guarded_agent import LEASE_SECONDS, NODE, page_folder, the_work
@@ -221,6 +222,25 @@ def test_the_next_agent_takes_over_the_guard_and_the_lease(node: Node) -> None:
         time.sleep(0.5)  # it is to go on undisturbed
     assert node.guard() == first
     assert is_same_process(pid, ticks)
+
+
+def test_a_machine_that_joined_anew_ends_what_the_earlier_node_ran_under_its_lease(
+    node: Node,
+) -> None:
+    agent = node.start()
+    pid = node.pid()
+    ticks = ticks_of(pid)
+    first = node.guard()
+    agent.kill()
+    agent.wait()
+    os.kill(first[0], signal.SIGKILL)
+    fresh = open_page(page_folder(node.folder), "n2")
+    until_ns = node.page.lease_until_ns
+    asyncio.run(retire(page_folder(node.folder), fresh, SystemClock()))
+    assert guard.boottime_ns() >= until_ns
+    ended(pid, ticks, guard.boottime_ns() / 1e9)
+    assert not Path(node.page.path).exists()
+    assert Path(fresh.path).exists()
 
 
 def test_a_guard_is_small_and_idle_while_the_lease_lasts(node: Node) -> None:

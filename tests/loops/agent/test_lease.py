@@ -153,6 +153,16 @@ async def test_a_restart_of_the_agent_keeps_lease_task_and_guard(rig: Rig) -> No
     assert rig.guards.started == [guard], "it is taken over"
 
 
+async def test_a_lost_journal_takes_no_task_from_under_the_lease(rig: Rig) -> None:
+    await running(rig)
+    await rig.crash()
+    rig.medium = type(rig.medium)()
+    await rig.start()
+    assert rig.worker.unknown_containers == (WEB,)
+    await asyncio.sleep(20)
+    assert rig.phases()[WEB] is Phase.EXITED, "nobody renewed the lease"
+
+
 async def test_the_guard_is_there_before_the_task_starts(rig: Rig) -> None:
     rig.guards.start_seconds = 3.0
     await rig.apply(work(exclusive=True))
