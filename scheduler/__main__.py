@@ -13,7 +13,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from homeport import logs
 from homeport.settings import SettingsError, load
 from scheduler.config import STORES, Config, ConfigError
 
@@ -28,6 +27,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from scheduler import stores  # nobody else waits for it
 
         return stores.main(given[1:])
+    _do_without()
+    from homeport import logs
+
     flags = vars(_parser().parse_args(arguments))
     file = flags.pop("config")
     try:
@@ -43,6 +45,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (SettingsError, ConfigError, ValueError) as error:
         return _said(str(error), EX_CONFIG)
     return _run(config)
+
+
+def _do_without() -> None:
+    """Keep out what structlog loads wherever it is installed, for tracebacks that we do not draw.
+
+    5 MB; the command line has a process of its own.
+    """
+    sys.modules.setdefault("rich", None)  # type: ignore[arg-type]
 
 
 def _run(config: Config) -> int:
@@ -68,6 +78,8 @@ def _run(config: Config) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
+    from homeport import logs
+
     parser = argparse.ArgumentParser(
         prog="homeport scheduler",
         description="Keep what users want, choose machines, and tell agents what to run.",

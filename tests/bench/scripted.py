@@ -265,6 +265,16 @@ class InProcessLink:
         return Lane(down, up)
 
 
+async def _connected(agent: Agent, transport: Any, address: str, phase: float) -> None:
+    """Run the agent, over one connection after the other; until cancelled."""
+    while True:
+        try:
+            await agent.run(transport.connect(address), phase=phase)
+        except* LinkLost as lost:
+            print(f"{agent.node}: {lost.exceptions[0]}", file=sys.stderr, flush=True)
+        await asyncio.sleep(1)
+
+
 async def crowd(address: str, cluster: str, nodes: dict[NodeId, list[TaskId]]) -> None:
     """Connect an agent for each node by gRPC, one connection each; until cancelled.
 
@@ -276,8 +286,8 @@ async def crowd(address: str, cluster: str, nodes: dict[NodeId, list[TaskId]]) -
     agents = [Agent(cluster, node, tasks) for node, tasks in nodes.items()]
     async with asyncio.TaskGroup() as background:
         for place, agent in enumerate(agents):
-            link = transport.connect(address)
-            background.create_task(agent.run(link, phase=place / len(agents)))
+            phase = place / len(agents)
+            background.create_task(_connected(agent, transport, address, phase))
             await agent.told.wait()
             await agent.heard.wait()
             assert agent.believes_what_it_was_told()

@@ -146,10 +146,16 @@ def _apply(directory: Path, listen: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def _wait_until(holds: Any, what: str, deadline_seconds: float = 60) -> None:
+def _wait_until(
+    holds: Callable[[], bool], what: str | Callable[[], str], deadline_seconds: float = 60
+) -> None:
+    """Prometheus tells nobody of a scrape or an evaluation: ask it again and again."""
     deadline = time.monotonic() + deadline_seconds
     while not holds():
-        assert time.monotonic() < deadline, f"waited {deadline_seconds:g} s for {what}"
+        if time.monotonic() > deadline:
+            pytest.fail(
+                f"waited {deadline_seconds:g} s for {what if isinstance(what, str) else what()}"
+            )
         time.sleep(0.05)
 
 
@@ -383,10 +389,14 @@ def _without_variables(expression: str) -> str:
 
 def _settle(problems: Callable[[], dict[str, str]]) -> None:
     """Rates need two scrapes and recording rules an evaluation: look until all is well."""
-    deadline = time.monotonic() + 40
-    while found := problems():
-        assert time.monotonic() < deadline, found
-        time.sleep(0.5)
+    found: dict[str, str] = {}
+
+    def are_gone() -> bool:
+        found.clear()
+        found.update(problems())
+        return not found
+
+    _wait_until(are_gone, lambda: f"these to show something: {found}", deadline_seconds=40)
 
 
 @pytest.mark.parametrize("name", sorted(_dashboards()))
