@@ -12,6 +12,7 @@ from agent.runtime.base import Phase
 from homeport import codec
 from homeport.lifecycle import TERMINAL, Desired, TaskState, Writer, is_legal
 from homeport.model import (
+    Cause,
     Node,
     RequestRecord,
     Service,
@@ -19,11 +20,14 @@ from homeport.model import (
     Task,
     TaskStatus,
 )
+from homeport.v1 import dispatcher_pb2
 from scheduler.cluster import keys
 from scheduler.store.base import LEADER_KEY
 from tests.simulation import moving
 from tests.simulation.copies import Copies
 
+MASS_SECONDS = 9.0
+"""A little less than the ten within which stops count as one."""
 AGENT_STOPS_SECONDS = 13.0
 """An agent and an engine that have been well for so long have stopped a task in time: calls of
 before have had their deadline by then."""
@@ -46,6 +50,7 @@ class Checks:
         self._obeyed = {}  # node -> the highest order that its agent obeyed
         self._told = {}  # task -> (node, status) as some leader was last told
         self._unwell = set()  # (container, start) whose health check failed
+        self._stops = {}  # machine -> times of stops by a reconciler's word
         self.copies = Copies(self)
 
     def violate(self, what, why=""):
@@ -280,6 +285,7 @@ class Checks:
         if container.phase not in (Phase.RUNNING, Phase.PAUSED):
             return
         self.world.trace.note(f"------ {machine.name} stops {container.task}")
+        self._is_mass(machine, container)
         task = self.records.get(keys.task(container.task))
         if task is None:
             self.violate("S7: a container is stopped that has no record", container.task)
@@ -290,6 +296,20 @@ class Checks:
             and not self.copies.may_stop_for_a_lease(container.task)
         ):
             self.violate("S7/S9: a container is stopped without a word", task)
+
+    def _is_mass(self, machine, container):
+        """S7: by no operator's word never more than three of a node's tasks, or a quarter."""
+        task = self.records.get(keys.task(container.task))
+        if task is None or task.desired is not Desired.REMOVED or task.outcome is not None:
+            return
+        if task.cause is not Cause.RECONCILER:
+            return
+        now = self.world.loop.now
+        running = sum(each.phase is Phase.RUNNING for each in machine.engine.ours())
+        lately = [each for each in self._stops.get(machine.name, ()) if each > now - MASS_SECONDS]
+        self._stops[machine.name] = [*lately, now]
+        if len(lately) + 1 > max(3, (running + len(lately)) // 4):
+            self.violate(f"S7: a mass stop on {machine.name}", len(lately) + 1)
 
     def unwell(self, container):
         """A container's health check fails, so its agent may stop it."""
@@ -313,6 +333,16 @@ class Checks:
         ):
             self.violate(f"S4: {machine.name} obeyed a lower order", (highest, orders.order))
         self._obeyed[machine.name] = orders.order
+
+    def says(self, machine, message):
+        """S3: leases and orders come from a scheduler that certainly leads."""
+        is_lease = isinstance(message, dispatcher_pb2.HeartbeatResponse)
+        if not is_lease and message.WhichOneof("body") != "assignments":
+            return
+        lead = machine.core.control.lead
+        if lead is None or not lead.authority.is_proven:
+            what = "a lease" if is_lease else "orders"
+            self.violate(f"S3: {what} of {machine.name}, which may lead no more", message)
 
     def told(self, machine, end, message):
         """S20: what leaders are told of a task never goes backwards, over all leaders."""

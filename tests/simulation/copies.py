@@ -27,6 +27,28 @@ class Copies:
         self._homes[slot] = task.node
         if task.exclusive and not task.pinned and before not in (None, task.node):
             self.moves += 1
+        if task.exclusive and not task.pinned:
+            self._is_given_up(task)
+
+    def _is_given_up(self, task):
+        """S1: what is moved from a silent node is moved when that node's lease is over."""
+        checks = self.checks
+        for old in checks.tasks():
+            if (old.service, old.slot) != (task.service, task.slot) or old.n >= task.n:
+                continue
+            if not self.may_stop_for_a_lease(old.id) or old.outcome is not None:
+                continue
+            node = checks.records.get(keys.node(old.node))
+            machine = checks.world.machine_of(old.node)
+            if node is None or node.lost_ms or machine is None:
+                continue
+            until = machine.board.lease_until_ns / 1e9
+            if machine.clock.boottime() < until and machine.engine.has(old.id):
+                left = until - machine.clock.boottime()
+                checks.violate(
+                    "S1: an exclusive task moves before its node's lease is over",
+                    (task.id, machine.name, f"{left:.2f} s"),
+                )
 
     def may_stop_for_a_lease(self, task_id):
         """Whether the end of its node's lease ends this task."""

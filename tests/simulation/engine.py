@@ -95,6 +95,11 @@ class WatchedEngine(SimulatedEngine):
         self.add(container)
         self._context.run(super().begin, container)
 
+    def has(self, task):
+        """Whether a container of ours is there for the task."""
+        found = self.find(task)
+        return found is not None and found.cluster == self.cluster
+
     def ours(self):
         """The containers that carry our cluster's label, in the order of their tasks."""
         return sorted(

@@ -7,6 +7,7 @@ asked for; after that nothing may happen any more: no start, no write.
 import asyncio
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import partial
 
 from tests.simulation.checks import Checks
 from tests.simulation.converged import Converged
@@ -47,16 +48,18 @@ class Verdict:
         return "\n".join([*lines, *self.story, "", *self.violations])
 
 
-def play(seed, *, make_checks=Checks, acts=None):
+def play(seed, *, make_checks=Checks, acts=None, focus=()):
     """Run one seed; never raises for what the product does wrong.
 
-    `acts(world)` is the story; None: trouble, peace, quiet.
+    `acts(world)` is the story; None: trouble, peace, quiet. `focus` names the kinds of
+    trouble; empty: the seed chooses.
     """
+    acts = acts or partial(_acts, focus=focus)
     verdict = Verdict(seed)
     try:
         run(
             seed,
-            lambda loop: _scenario(loop, seed, make_checks, verdict, acts or _acts),
+            lambda loop: _scenario(loop, seed, make_checks, verdict, acts),
             steps_max=STEPS_MAX,
         )
     except (Livelock, Deadlock) as error:
@@ -85,7 +88,7 @@ async def _scenario(loop, seed, make_checks, verdict, acts):
         verdict.faults = Counter(world.counts)
 
 
-async def _acts(world):
+async def _acts(world, focus):
     rng = world.randomness("scenario")
     loop = world.loop
     trouble_until = rng.uniform(85, 125)
@@ -97,7 +100,7 @@ async def _acts(world):
         for name, each in (("shop", names[:half]), ("home", names[half:]))
         if each
     ]
-    nemesis = Nemesis(world)
+    nemesis = Nemesis(world, focus)
     world.start()
     world.trace.note(f"------ {names} {nemesis.names} until {trouble_until:.0f} s")
     callers = [*users, Operator(world, "operator")]
