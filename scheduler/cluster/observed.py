@@ -64,6 +64,7 @@ class Liveness:
     last_seen_ms: int = 0  # wall clock, for people
     since: float = 0.0  # boot time at which it got this state
     restarting: bool = False  # it said goodbye and will be back: the lease is kept
+    other_until: float = 0.0  # boot time: a machine of another boot may live on its lease
     unfenced: str = ""  # why it gets no lease and no exclusive task, by what is seen from here
     leaving: bool = False  # its machine said that it goes down: no silence to wonder about
     status: NodeStatus = field(default_factory=NodeStatus)

@@ -317,7 +317,8 @@ class Dispatcher:
         knows = (
             opened.reported and old.state is NodeState.READY and said.digest == hello.running_hash
         )
-        self._set(node, replace(opened, reported=knows))
+        other_until = max(opened.other_until, self._leases.other_until(node, hello.boot_id))
+        self._set(node, replace(opened, reported=knows, other_until=other_until))
         session.post(self._welcome(node, send_report=not knows))
         try:
             await session.run(requests, self._taken_in, _inventory(hello))

@@ -45,6 +45,11 @@ class Leases:
         self._granted[node] = (session.boot_id, until)
         return timers.node_lease_seconds
 
+    def other_until(self, node: NodeId, boot: str) -> float:
+        """The boot time up to which a machine of another boot than this may have a lease."""
+        granted, until = self._granted.get(node, ("", 0.0))
+        return until if granted not in ("", boot) else 0.0
+
     def forget(self, node: NodeId) -> None:
         """The node's record is gone."""
         self._granted.pop(node, None)

@@ -183,6 +183,20 @@ def is_drained(snapshot: Snapshot, task: Task) -> bool:
     return node is not None and node.availability is Availability.DRAIN
 
 
+def must_leave(snapshot: Snapshot, task: Task) -> str:
+    """Why a task is to be stopped here and placed elsewhere, as a sentence; empty: it may stay.
+
+    An exclusive task whose node gets no lease has ended, or is about to, and starts again
+    nowhere before it has said so.
+    """
+    where = name(snapshot, task.node)
+    if is_drained(snapshot, task):
+        return f"node {where} is being drained"
+    if task.needs_lease and (why := snapshot.observed.node(task.node).unfenced):
+        return f"node {where} gets no exclusive task: {why}"
+    return ""
+
+
 def to_drain(snapshot: Snapshot, service: Service, slots: Mapping[int, Slot]) -> list[Task]:
     """The tasks that may be moved off drained nodes now, in order: one slot at a time.
 
@@ -192,7 +206,7 @@ def to_drain(snapshot: Snapshot, service: Service, slots: Mapping[int, Slot]) ->
         task
         for number in sorted(slots)
         for task in slots[number].wanted
-        if is_drained(snapshot, task)
+        if must_leave(snapshot, task)
         and not task.pinned
         and snapshot.observed.node(task.node).state is not NodeState.DOWN
     ]
@@ -205,18 +219,19 @@ def to_drain(snapshot: Snapshot, service: Service, slots: Mapping[int, Slot]) ->
 
 def drain(snapshot: Snapshot, task: Task) -> Change:
     """Stop one task so that its slot's next goes elsewhere."""
-    reason = f"node {name(snapshot, task.node)} is being drained"
-    ended = replace(task, desired=Desired.SHUTDOWN, cause=Cause.OPERATOR, reason=reason)
+    cause = Cause.OPERATOR if is_drained(snapshot, task) else Cause.RECONCILER
+    reason = must_leave(snapshot, task)
+    ended = replace(task, desired=Desired.SHUTDOWN, cause=cause, reason=reason)
     return Put(ended, snapshot.stored.version(keys.task(task.id)), reason)
 
 
 def _is_moving(snapshot: Snapshot, slot: Slot) -> bool:
     """Whether the slot is between a drained task and its successor's first breath."""
-    if any(is_drained(snapshot, task) for task in slot.stopping):
+    if any(must_leave(snapshot, task) for task in slot.stopping):
         return True
     if not slot.wanted:
         last = slot.last
-        return last is not None and is_drained(snapshot, last) and not slot.stopping
+        return last is not None and bool(must_leave(snapshot, last)) and not slot.stopping
     return any(is_coming_up(snapshot, task) for task in slot.wanted)
 
 

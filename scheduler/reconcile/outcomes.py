@@ -32,6 +32,8 @@ def decide(snapshot: Snapshot, service: ServiceId) -> list[Change]:
         if task.outcome is not None:
             continue
         status = snapshot.observed.status(task.id)
+        if speaks_for_another(snapshot, task):
+            continue
         if snapshot.stored.version(keys.node(task.node)) == 0:
             outcome = _orphaned(snapshot, task, status)
         elif status is not None and status.state in TERMINAL and task.desired != Desired.REMOVED:
@@ -43,6 +45,22 @@ def decide(snapshot: Snapshot, service: ServiceId) -> list[Change]:
         version = snapshot.stored.version(keys.task(task.id))
         changes.append(Put(replace(task, outcome=outcome), version, reason))
     return changes
+
+
+def speaks_for_another(snapshot: Snapshot, task: Task) -> bool:
+    """Whether another machine may still run this exclusive task on its lease, whatever the one
+    says that answers under the node's identity now: the state directory may have been copied."""
+    return task.needs_lease and snapshot.now < snapshot.observed.node(task.node).other_until
+
+
+def wake_at(snapshot: Snapshot, service: ServiceId) -> float:
+    """Boot time from which what nodes say of exclusive tasks is believed; 0: it is already."""
+    times = [
+        snapshot.observed.node(task.node).other_until
+        for task in snapshot.stored.tasks_of_service(service)
+        if task.outcome is None and speaks_for_another(snapshot, task)
+    ]
+    return min(times, default=0.0)
 
 
 def _ended(snapshot: Snapshot, status: TaskStatus) -> Outcome:

@@ -15,7 +15,7 @@ from homeport.model import Cause, Service, ServiceId, Task, VolumeState
 from scheduler.cluster import keys
 from scheduler.cluster.changes import Change, Delete, Put
 from scheduler.cluster.snapshot import Snapshot
-from scheduler.reconcile import replicas, restarts
+from scheduler.reconcile import outcomes, replicas, restarts
 from scheduler.reconcile.slots import Slot
 
 REQUESTS_KEPT_MS = 24 * 3600 * 1000
@@ -159,7 +159,9 @@ def _is_gone(snapshot: Snapshot, task: Task) -> bool:
     if snapshot.stored.version(keys.node(task.node)) == 0:
         return True
     status = snapshot.observed.status(task.id)
-    return status is not None and status.state is TaskState.REMOVED
+    if status is None or status.state is not TaskState.REMOVED:
+        return False
+    return not outcomes.speaks_for_another(snapshot, task)
 
 
 def _is_kept(snapshot: Snapshot, service: Service, slot: Slot, task: Task) -> bool:

@@ -59,6 +59,7 @@ def decide(snapshot: Snapshot, fleet: Fleet, service_id: ServiceId) -> Decision:
         decision.changes += reaper.headless(snapshot, service_id)
         return decision
     decision.changes += outcomes.decide(snapshot, service_id)
+    decision.wake(outcomes.wake_at(snapshot, service_id))
     if decision.changes:
         return decision
     slots = slots_of.of_service(snapshot, service_id)

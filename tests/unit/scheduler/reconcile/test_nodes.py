@@ -235,3 +235,44 @@ def test_s1_a_node_that_cannot_fence_gets_no_exclusive_task_and_any_other(by):
     assert "can run no exclusive task: no guard" in waiting.reason
     assert len(cluster.live(pinned)) == len(cluster.live(replica)) == 1
     assert Fleet.from_snapshot(cluster.snapshot()) == cluster.fleet
+
+
+def test_s1_an_exclusive_task_leaves_a_node_that_gets_no_lease_when_it_has_stopped_there():
+    cluster = Cluster("exclusive")
+    seen = cluster.observed.node(cluster.a)
+    cluster.observed.put_liveness(cluster.a, replace(seen, unfenced="its clock is off"))
+    cluster.put(replace(cluster.tables.node(cluster.a), number=7))  # the fleet sees it too
+    cluster.rest()
+    (old,) = cluster.tables.tasks_of_service(cluster.service)
+    assert old.desired is Desired.SHUTDOWN
+    assert "node a gets no exclusive task: its clock is off" in old.reason
+    cluster.report(old.id, TaskState.SHUTDOWN)
+    cluster.rest()
+    assert cluster.nodes_of(cluster.service) == ["b"]
+
+
+def test_a_replica_stays_on_a_node_that_gets_no_lease():
+    cluster = Cluster()
+    seen = cluster.observed.node(cluster.a)
+    cluster.observed.put_liveness(cluster.a, replace(seen, unfenced="its clock is off"))
+    cluster.rest()
+    assert cluster.nodes_of(cluster.service) == ["a"]
+
+
+@pytest.mark.parametrize("end", [TaskState.FAILED, TaskState.REMOVED])
+def test_s1_what_a_second_machine_says_is_not_believed_before_the_firsts_lease_is_over(end):
+    cluster = Cluster("exclusive")
+    seen = cluster.observed.node(cluster.a)
+    cluster.observed.put_liveness(cluster.a, replace(seen, other_until=cluster.now + 15))
+    if end is TaskState.REMOVED:
+        cluster.put(replace(cluster.old, desired=Desired.REMOVED))
+    cluster.report(cluster.old.id, end)
+    cluster.rest()
+    assert [task.id for task in cluster.tables.tasks_of_service(cluster.service)] == [
+        cluster.old.id
+    ]
+    cluster.pass_time(15)
+    cluster.rest()
+    cluster.pass_time(15)  # its back-off
+    cluster.rest()
+    assert cluster.tables.tasks_of_service(cluster.service)[-1].id != cluster.old.id
