@@ -37,6 +37,7 @@ from homeport.model import (
     TaskStatus,
     UnknownContainer,
     Volume,
+    split_task_id,
 )
 from homeport.seams import Clock, Randomness, jittered
 from homeport.spec import Driver, MountKind
@@ -240,6 +241,8 @@ class Worker:
         if want is not None and not want.is_listed and needs_lease(want.assignment):
             # It may have been moved by whoever keeps the store now.
             return "waits for a scheduler's word: its orders leave out this exclusive task"
+        if want is not None and want.assignment.exclusive and (rival := self._rival(task)):
+            return f"waits until {rival}, another copy of this exclusive task, is gone from here"
         if rival := rules.rival(task, self._unrecorded_alive()):
             return (
                 f"waits: {rival} of the same slot runs here, and the scheduler has no record of it"
@@ -256,6 +259,17 @@ class Worker:
         for task, seen in self.unknown.items():
             if steps.is_alive(seen):
                 yield task
+
+    def _rival(self, task: TaskId) -> TaskId | None:
+        """Another task of the same slot whose process lives here."""
+        slot = split_task_id(task)[:2]
+        alive = [
+            *self.running,
+            *(each for each, seen in self.unknown.items() if steps.is_alive(seen)),
+        ]
+        return next(
+            (other for other in alive if other != task and split_task_id(other)[:2] == slot), None
+        )
 
     def _status_of(self, task: TaskId) -> TaskStatus | None:
         runner = self.runners.get(task)

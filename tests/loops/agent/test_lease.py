@@ -280,6 +280,23 @@ async def test_an_exclusive_task_that_orders_leave_out_runs_on_and_is_not_starte
     assert rig.phases()[WEB] is Phase.RUNNING
 
 
+async def test_an_exclusive_task_waits_for_a_copy_of_it_that_has_no_record(rig: Rig) -> None:
+    # As after a restored store: what runs has no record, and its slot gets a task anew.
+    await running(rig)
+    await rig.crash()
+    rig.medium = type(rig.medium)()
+    await rig.start()
+    assignment, generation = work(exclusive=True)
+    second = TaskId("s-web-1/1/2")
+    await rig.apply((replace(assignment, task=second), generation))
+    await rig.beat(seconds=5)
+    assert rig.phases() == {WEB: Phase.RUNNING}
+    assert WEB in rig.reporter.statuses[second].message
+    await rig.bury(WEB)
+    await rig.beat(seconds=3)
+    assert rig.phases() == {second: Phase.RUNNING}
+
+
 async def test_after_a_reboot_an_exclusive_task_waits_for_a_schedulers_word(rig: Rig) -> None:
     await running(rig)
     await rig.power_cut()
