@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from agent import guard
 from agent.runtime.base import Gone, OutputChunk, Phase, Rejected, Runtime, Seen, Terminal
 from homeport.model import Health, TaskId
+from homeport.spec import Driver
 from tests.contract.runtimes import (
     PATIENCE_SECONDS,
     Bench,
@@ -526,3 +528,42 @@ async def test_a_working_engine_says_so(runtime: Runtime) -> None:
 
 async def test_an_image_that_was_never_loaded_is_not_there(runtime: Runtime) -> None:
     assert not await runtime.has_image("sha256:" + "0" * 64)
+
+
+# ---------------------------------------------------------------------------- fencing
+
+
+async def test_the_guard_ends_all_processes_of_a_task_by_its_marks_and_nobody_elses(
+    bench: Bench, runtime: Runtime
+) -> None:
+    task = bench.task(shell="trap '' TERM; sleep 1000 & sleep 1000 & wait; wait")
+    other = bench.sleeper(slot=2)
+    seen, bystander = await up(runtime, task), await up(runtime, other)
+    marks = runtime.marks(seen)
+    assert marks == runtime.marks(await runtime.inspect(task.task) or seen)
+    assert set(marks).isdisjoint(runtime.marks(bystander))
+    if bench.driver is Driver.SIMULATED:
+        assert guard.is_named(f"0::/{seen.container_id}\n", marks)
+        return
+    killed, failed = guard.end(marks)
+    assert killed >= 1
+    assert not failed
+    assert has_exited(await until(runtime, task.task, has_exited))
+    assert is_running(await runtime.inspect(other.task))
+    assert not list(guard.processes(marks)), "nothing of it is left"
+
+
+async def test_a_container_without_the_agents_memory_is_seen_with_all_that_adopting_it_takes(
+    bench: Bench, runtime: Runtime
+) -> None:
+    task = bench.sleeper(generation=7)
+    seen = await up(runtime, task)
+    (listed,) = await bench.runtime().list()
+    assert (listed.task, listed.generation, listed.container_id) == (
+        task.task,
+        7,
+        seen.container_id,
+    )
+    assert is_running(listed)
+    adopted = await bench.runtime().create(task)
+    assert (adopted.container_id, adopted.phase) == (seen.container_id, Phase.RUNNING)
