@@ -35,7 +35,7 @@ from scheduler.api import admission
 from scheduler.cluster.observed import Refusal, Waiting, is_ready
 from scheduler.cluster.snapshot import Snapshot
 from scheduler.placement import words
-from scheduler.reconcile import globals as globals_
+from scheduler.reconcile import globals as globals_, nodes
 from scheduler.reconcile.planning import Planned
 
 
@@ -100,7 +100,9 @@ class Views:
         edition = self._stored.spec(task.service, task.generation)
         if edition is not None:
             view.image = edition.spec.container.image
-        view.unknown = not self._observed.knows(task.node) and task.outcome is None
+        view.unknown = task.outcome is None and not self._is_known(task)
+        if task.outcome is None and (why := nodes.waits_for_its_node(self.snapshot, task)):
+            view.status.message = why
         return view
 
     def waiting(self, service: Service, waiting: Waiting) -> control_pb2.TaskView:
@@ -159,6 +161,13 @@ class Views:
                     return f"{service.name}.{node.name}"
         return f"{service.name}.{slot}"
 
+    def _is_known(self, task: Task) -> bool:
+        return self._observed.knows(task.node) and not self._is_on_down_node(task)
+
+    def _is_on_down_node(self, task: Task) -> bool:
+        """What it was last seen doing says nothing any more."""
+        return self._observed.node(task.node).state is NodeState.DOWN
+
     def _has_ended(self, task: Task) -> bool:
         seen = self._observed.status(task.id)
         return task.outcome is not None or (seen is not None and seen.state in TERMINAL)
@@ -181,7 +190,7 @@ class Views:
             codec.fill(view.spec, edition.spec)
         for task in self._stored.tasks_of_service(service.id):
             status = self.status(task)
-            if status.state is not TaskState.RUNNING:
+            if status.state is not TaskState.RUNNING or self._is_on_down_node(task):
                 continue
             view.running += 1
             view.healthy += is_ready(status)
