@@ -129,9 +129,7 @@ class Connection:
             if asyncio.get_running_loop().time() - began > IMPATIENT_SECONDS:
                 self.report(member, "no answer in time")
             raise
-        if member.trouble:
-            log.info("an etcd member serves again", endpoint=member.url, was=member.trouble)
-            member.trouble = ""
+        self.recovered(member)
         return (answer,)
 
     def _fail(self, verdict: Verdict, member: Member, *, is_write: bool) -> None:
@@ -162,6 +160,12 @@ class Connection:
         member.trouble = why
         if self.members[self._preferred] is member:
             self._preferred = (self._preferred + 1) % len(self.members)
+
+    def recovered(self, member: Member) -> None:
+        """A member has answered: it may be asked again, after the preferred one."""
+        if member.trouble:
+            log.info("an etcd member serves again", endpoint=member.url, was=member.trouble)
+            member.trouble = ""
 
     def _next(self, failed: set[Member]) -> Member:
         """The preferred member, or the next whose connection stands, or just the next."""

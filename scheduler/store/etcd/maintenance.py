@@ -140,6 +140,8 @@ class Maintenance:
             answer = await member.status(STATUS_SECONDS)
         except grpc.aio.AioRpcError as error:
             return MemberStatus(url=member.url, trouble=connection.judged(error).why)
+        if answer.leader:
+            connection.recovered(member)
         return MemberStatus(
             url=member.url,
             id=answer.header.member_id,
