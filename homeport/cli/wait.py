@@ -66,6 +66,9 @@ def until_ready(
                 raise
             time.sleep(_POLL_SECONDS)
             continue
+        if client.observed_unknown_since_ms and time.monotonic() < deadline:
+            time.sleep(_POLL_SECONDS)  # nobody leads: what runs is not known, nor what is missing
+            continue
         missing = [view for view in services if not _is_ready(view, tasks)]
         paused = [view for view in services if _is_paused(view)]
         if services and not missing:

@@ -110,14 +110,14 @@ class Trial:
             self.schedulers[scheduler.address] = scheduler
         self.addresses = ",".join(self.schedulers)
         self.client = Client(self.addresses)
-        until("a leader", self.leader)
+        until("a leader", self.leader, START_SECONDS)
         for name in ("n1", "n2"):
             # One address each: the others they learn from whoever leads.
             self.agents.append(ProcessAgent(self.folder / name, next(iter(self.schedulers)), name))
         ready = [types_pb2.NODE_STATE_READY] * len(self.agents)
-        until("the nodes", lambda: [view.state for view in self.client.nodes()] == ready)
+        until("the nodes", lambda: self._node_states() == ready, START_SECONDS)
         self.client.apply(control_pb2.ApplyRequest(stack=stack("steady", STEADY)))
-        until("what is to stay", lambda: len(self._running("steady")) == STEADY)
+        until("what is to stay", lambda: len(self._running("steady")) == STEADY, START_SECONDS)
         self.steady = self.steady_facts()
         work = [*(self._write for _ in range(WRITERS)), self._read]
         for number, target in enumerate(work):
@@ -143,6 +143,9 @@ class Trial:
         except CallFailed:
             return ""
         return found.leader if found.leader in self.schedulers else ""
+
+    def _node_states(self):
+        return [view.state for view in self.client.nodes()]
 
     def _running(self, name):
         return [
@@ -226,7 +229,7 @@ class Trial:
     def kill_leaders(self, times):
         """So often: kill -9 whoever leads, wait for the next, start the dead one again."""
         for number in range(1, times + 1):
-            address = until("a leader", self.leader, 30)
+            address = until("a leader", self.leader, START_SECONDS)
             scheduler = self.schedulers[address]
             kill = Kill(number)
             self._dead.add(address)
@@ -243,7 +246,7 @@ class Trial:
             self.kills.append(kill)
             again = self._scheduler(f"s{list(self.schedulers).index(address) + 1}", address)
             self.schedulers[address] = again
-            until("it answers", lambda again=again: _answers(again), 30)
+            until("it answers", lambda again=again: _answers(again), START_SECONDS)
             self._dead.discard(address)
 
     def settled(self):
@@ -251,7 +254,7 @@ class Trial:
         self._stop.set()
         for thread in self._threads:
             thread.join(60)
-        until("a leader", self.leader, 30)
+        until("a leader", self.leader, START_SECONDS)
         there = {each.name for each in self.client.stacks() if not each.removing}
         return set(self.noticed.acknowledged) | {"steady"}, there
 

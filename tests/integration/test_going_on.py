@@ -47,10 +47,10 @@ class Pair:
             self.schedulers[scheduler.address] = scheduler
         self.addresses = ",".join(self.schedulers)
         self.client = Client(self.addresses)
-        until("a leader", self.leader)
+        until("a leader", self.leader, 120)
         self.agent = Agent(folder / "n1", self.addresses, "n1", "--runtime", "process")
         ready = [types_pb2.NODE_STATE_READY]
-        until("the node", lambda: [view.state for view in self.client.nodes()] == ready)
+        until("the node", lambda: [view.state for view in self.client.nodes()] == ready, 120)
 
     def _start(self, name, listen):
         return Scheduler(

@@ -136,6 +136,17 @@ async def test_a_leader_that_does_not_answer_costs_a_write_less_than_five_second
     assert listed.observed_unknown_since_ms == 0
 
 
+async def test_a_write_that_is_done_does_not_fail_because_the_follower_is_slow_to_see_it(
+    schedulers,
+):
+    _, follower = await schedulers.pair()
+    follower.store.lag_seconds = 30.0
+    began = asyncio.get_running_loop().time()
+    answer = await follower.ask("Apply", apply())
+    assert answer.revision > follower.core.control.mirror.revision
+    assert asyncio.get_running_loop().time() - began < 4.5
+
+
 async def test_the_leaders_no_comes_back_as_it_was_said(schedulers):
     leader, follower = await schedulers.pair()
     request = control_pb2.ScaleRequest(stack="nope", replicas={"web": 2})

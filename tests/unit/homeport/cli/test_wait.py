@@ -108,6 +108,8 @@ def test_what_a_job_has_done_counts() -> None:
 class Cluster:
     """Answers as a client whose cluster stays as it is."""
 
+    observed_unknown_since_ms = 0
+
     def __init__(
         self, services: list[control_pb2.ServiceView], tasks: list[control_pb2.TaskView]
     ) -> None:
