@@ -34,7 +34,9 @@ def homeport(*arguments: str, **environment: str) -> subprocess.CompletedProcess
 # ------------------------------------------------------------------------------ help
 
 
-@pytest.mark.parametrize("name", sorted(set(main.COMMANDS) - {"agent", "scheduler"}))
+@pytest.mark.parametrize(
+    "name", sorted(set(main.COMMANDS) - {"agent", "restore", "scheduler", "store"})
+)
 def test_every_command_has_help(name: str) -> None:
     shown = CliRunner().invoke(main.cli, [name, "--help"], prog_name="homeport")
     assert shown.exit_code == 0, shown.output
