@@ -379,6 +379,34 @@ async def test_a_write_that_nobody_can_have_seen_is_refused_and_may_be_made_agai
             await store.close()
 
 
+async def test_what_others_write_to_the_same_etcd_is_soon_known_to_be_nothing_of_ours(monkeypatch):
+    # As with an etcd whose progress can be trusted: 3.5.8 and later. Nothing is raced here, so
+    # this one's can be.
+    monkeypatch.setattr("scheduler.store.etcd.watching.has_safe_progress", lambda version: True)
+    with Etcd() as etcd:
+        ours, others = open_store(etcd, "ours"), open_store(etcd, "others")
+        try:
+            await ours.commit([Write("a", b"1")])
+            mirror = Mirror(ours)
+            await mirror.start()
+            async with asyncio.TaskGroup() as group:
+                following = group.create_task(mirror.run())
+                for n in range(20):
+                    last = await others.commit([Write("b", b"%d" % n)])
+                    # Who reads asks at which revision the store is, and waits for the mirror.
+                    asked = (await ours.list("leader")).revision
+                    assert asked == last
+                    async with asyncio.timeout(WAIT_SECONDS):
+                        await mirror.wait_for(asked)
+                mine = await ours.commit([Write("c", b"1")])
+                async with asyncio.timeout(WAIT_SECONDS):
+                    await mirror.wait_for(mine)
+                following.cancel()
+        finally:
+            await ours.close()
+            await others.close()
+
+
 async def test_a_compaction_while_a_watch_was_away_is_told_and_the_mirror_reads_anew():
     # F22
     with Etcd() as etcd, Wire((etcd.members[0].address, etcd.members[0].port)) as wire:
