@@ -1,6 +1,13 @@
 """What is written on a container is read again."""
 
-from agent.runtime.base import LABEL_GENERATION, LABEL_SPEC_HASH
+from dataclasses import replace
+
+from agent.runtime.base import (
+    FENCE_TOKEN,
+    LABEL_FENCE_TOKEN,
+    LABEL_GENERATION,
+    LABEL_SPEC_HASH,
+)
 from agent.runtime.labels import (
     LABEL_POST_START,
     container_labels,
@@ -52,3 +59,16 @@ def test_equal_specs_have_equal_hashes() -> None:
     assert (
         container_labels("c", one)[LABEL_SPEC_HASH] != container_labels("c", two)[LABEL_SPEC_HASH]
     )
+
+
+def test_another_fence_token_changes_no_spec() -> None:
+    first = work()
+    second = replace(first, assignment=replace(first.assignment, fence_token=9))
+    before, after = container_labels("c1", first), container_labels("c1", second)
+    assert {key for key in after if before[key] != after[key]} == {LABEL_FENCE_TOKEN}
+    assert (FENCE_TOKEN, "9") in second.env
+
+
+def test_a_fence_token_cannot_be_made_up() -> None:
+    made_up = work(env=((FENCE_TOKEN, "999"), ("A", "1")))
+    assert made_up.env == (("A", "1"), (FENCE_TOKEN, "0"))
