@@ -239,6 +239,26 @@ def test_a_node_that_is_up_is_not_forgotten_by_accident(homeport):
     assert name in {view.node.name for view in homeport.client.nodes()}
 
 
+def test_a_node_that_is_heard_of_is_not_lost(homeport):
+    done = homeport("node", "lost", "n2")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "say --yes" in done.stderr
+    done = homeport("node", "lost", "n2", "--yes")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "node n2 is up" in done.stderr
+    assert "homeport drain n2" in done.stderr
+
+
+def test_the_status_names_the_leader_the_store_and_the_nodes(homeport):
+    said = homeport.ok("status")
+    nodes = len(list(homeport.client.nodes()))
+    assert f"{nodes} ready" in said
+    assert "it answers" in said
+    assert "brake:       off" in said
+    document = json.loads(homeport.ok("status", "-o", "json"))
+    assert document["leader"]
+
+
 def test_this_machine_s_node_may_be_named(homeport, monkeypatch):
     """A relative bind then pins the service there."""
     name = next(iter(homeport.client.nodes())).node.name
