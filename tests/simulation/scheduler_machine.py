@@ -6,7 +6,8 @@ from pathlib import Path
 
 from homeport.model import Leader
 from homeport.seams import LinkLost, Refused
-from scheduler.api.errors import failure
+from scheduler.api.errors import Code, LeaderLost, Relayed, failure
+from scheduler.api.routing import Caller
 from scheduler.config import Timers
 from scheduler.core import Core
 from scheduler.store.base import StoreError
@@ -20,10 +21,38 @@ OF_AGENTS = ("heartbeat", "session", "bulk", "join")
 class CallFailed(Exception):
     """A user's call came back with a status."""
 
-    def __init__(self, code, sentence, leader=""):
+    def __init__(self, code, sentence, leader="", status=None):
         super().__init__(f"{code}: {sentence}")
         self.code = code
+        self.sentence = sentence
         self.leader = leader
+        self.status = status  # google.rpc.Status, as it travels in the trailers
+
+
+class Hop:
+    """A scheduler's way to another one, over the network that everybody uses."""
+
+    def __init__(self, machine):
+        self._machine = machine
+
+    async def unary(self, address, method, request, caller, timeout_seconds):
+        network = self._machine.world.network
+        end = network.dial(self._machine.name, address, f"{method} for {self._machine.address}")
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                await end.send(request)
+                answer = await anext(end, None)
+        except CallFailed as failed:
+            if failed.status is None:
+                raise LeaderLost(failed.sentence) from failed
+            raise Relayed(Code[failed.code], failed.sentence, failed.status) from failed
+        except (LinkLost, TimeoutError) as error:
+            raise LeaderLost(f"the leader at {address} does not answer: {error}") from error
+        finally:
+            end.abort("the scheduler hung up")
+        if answer is None:
+            raise LeaderLost(f"the leader at {address} gave no answer")
+        return answer
 
 
 class SchedulerMachine(Machine):
@@ -49,6 +78,7 @@ class SchedulerMachine(Machine):
             randomness=randomness,
             images=Images(Path("/nowhere")),
             writer=self.name,
+            hop=Hop(self),
         )
         self.core.on_leading = self._on_leading
         await self.core.run()
@@ -78,8 +108,9 @@ class SchedulerMachine(Machine):
                     await end.send(await core.lanes.join(await anext(end)))
                 case _:
                     request = await anext(end)
+                    method, _, via = method.partition(" for ")
                     async with asyncio.timeout(UNARY_SECONDS):
-                        answer = await getattr(core.control, method)(request)
+                        answer = await core.front.unary(method, request, Caller(forwarded_by=via))
                     await end.send(answer)
         except (LinkLost, StopAsyncIteration):
             pass
@@ -94,7 +125,10 @@ class SchedulerMachine(Machine):
                 error = CallFailed("INTERNAL", repr(raised))
             else:
                 error = CallFailed(
-                    found.code.name, found.sentence, found.metadata.get("leader", "")
+                    found.code.name,
+                    found.sentence,
+                    found.metadata.get("leader", ""),
+                    found.status(),
                 )
         if isinstance(error, CallFailed) and method in OF_AGENTS:
             error = LinkLost(str(error))
