@@ -2,9 +2,11 @@
 
 from typing import Any
 
+import grpc
 import pytest
 
 from homeport.cli import options, wait
+from homeport.client import CallFailed
 from homeport.v1 import control_pb2, types_pb2
 
 NOW_MS = 1_000_000
@@ -161,3 +163,62 @@ def test_waiting_for_nothing_that_exists_names_it() -> None:
     cluster: Any = Cluster([service()], [])
     assert wait.until_ready(cluster, "hello", {"nope"}, 0.0, said.append) == 1
     assert said == ["there is no service called nope in stack hello"]
+
+
+class Changing(Cluster):
+    """Answers with one list of tasks after the other, and stays with the last."""
+
+    def __init__(self, *steps: Any) -> None:
+        super().__init__([service()], [])
+        self._steps = list(steps)
+
+    def tasks(self, **_: Any) -> list[control_pb2.TaskView]:
+        step = self._steps.pop(0) if len(self._steps) > 1 else self._steps[0]
+        self.observed_unknown_since_ms = int(step == "unknown")
+        if isinstance(step, CallFailed):
+            raise step
+        return [] if step == "unknown" else [step]
+
+
+def pending_for(*rules: str) -> control_pb2.TaskView:
+    pending = task(state=types_pb2.TASK_STATE_PENDING)
+    for rule in rules:
+        pending.objections.add(node="n1", rule=rule, message=f"n1 lacks {rule}")
+    return pending
+
+
+@pytest.fixture
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wait, "_POLL_SECONDS", 0)
+
+
+def until_ready(*steps: Any) -> tuple[int, list[str]]:
+    said: list[str] = []
+    cluster: Any = Changing(*steps)
+    return wait.until_ready(cluster, "hello", (), 60.0, said.append), said
+
+
+@pytest.mark.usefixtures("no_pauses")
+def test_what_fits_nowhere_is_said_at_once_and_again_when_its_reason_changes() -> None:
+    ports, memory = pending_for("ports"), pending_for("ports", "memory")
+    assert until_ready(ports, ports, memory, memory, task()) == (
+        0,
+        [
+            "waiting for web 0/1",
+            "hello/web.1 fits nowhere now: n1 lacks ports",
+            "hello/web.1 fits nowhere now: n1 lacks ports; n1 lacks memory",
+        ],
+    )
+
+
+@pytest.mark.usefixtures("no_pauses")
+def test_a_scheduler_that_restarts_is_waited_for_and_another_failure_is_not() -> None:
+    away = CallFailed("gone", code=grpc.StatusCode.UNAVAILABLE)
+    assert until_ready(away, away, task()) == (0, [])
+    with pytest.raises(CallFailed, match="no stack"):
+        until_ready(CallFailed("no stack", code=grpc.StatusCode.NOT_FOUND))
+
+
+@pytest.mark.usefixtures("no_pauses")
+def test_while_what_runs_is_unknown_nothing_is_judged() -> None:
+    assert until_ready("unknown", "unknown", task()) == (0, [])
