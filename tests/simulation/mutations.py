@@ -403,15 +403,23 @@ def _says_no_from_memory(patch):
 
 
 def search(name, known=(), first=0, seeds_max=SEEDS_MAX):
-    """(name, seeds that fail without the rule and pass with it: what they say, tried)."""
-    found = {}
-    for seed in [*known, *(each for each in range(first, first + seeds_max) if each not in known)]:
+    """What a search found: (name, seeds that fail without the rule and pass with it: what they
+    say, seeds that fail with it too, how many were tried)."""
+    found, broken = {}, []
+    fresh = (seed for seed in range(first, first + seeds_max) if seed not in known)
+    tried = 0
+    for seed in [*known, *fresh]:
+        tried += 1
         without = play_without(name, seed)
-        if without.violations and not play_with(name, seed).violations:
-            found[seed] = without.violations[0].split("\n")[0][:160]
-            if len(found) == SEEDS_EACH:
-                return name, found, seed - first + 1
-    return name, found, seeds_max
+        if not without.violations:
+            continue
+        if play_with(name, seed).violations:
+            broken.append(seed)
+            continue
+        found[seed] = without.violations[0].split("\n")[0][:160]
+        if len(found) == SEEDS_EACH:
+            break
+    return name, found, broken, tried
 
 
 def main():
@@ -430,11 +438,13 @@ def main():
     missing = []
     with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:
         for future in as_completed([pool.submit(search, *each) for each in work]):
-            name, found, tried = future.result()
+            name, found, broken, tried = future.result()
             recorded[name] = {str(seed): said for seed, said in found.items()}
             if len(found) < SEEDS_EACH:
                 missing.append(name)
             print(f"{name}: seeds {sorted(found)} of {tried} ({MUTATIONS[name].rule})", flush=True)
+            if broken:
+                print(f"    seeds {broken} fail with all rules on", flush=True)
             for said in found.values():
                 print(f"    {said}", flush=True)
             # A rule without its three keeps what it has, and the test says that it lacks some.
