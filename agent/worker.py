@@ -18,8 +18,9 @@ import structlog
 
 from agent import boot, orders as rules, steps
 from agent.guarding import Guarding, Unguarded
+from agent.holds import Holds, booting
 from agent.journal import Journal
-from agent.lease import Lease, needs_lease
+from agent.lease import Lease
 from agent.orders import Orders, Settled, Verdict
 from agent.reporter import Reporter
 from agent.runner import Means, Runner
@@ -37,7 +38,6 @@ from homeport.model import (
     TaskStatus,
     UnknownContainer,
     Volume,
-    split_task_id,
 )
 from homeport.seams import Clock, Randomness, jittered
 from homeport.spec import Driver, MountKind
@@ -95,7 +95,7 @@ class Worker:
         self._background: asyncio.TaskGroup | None = None
         self._obeying = asyncio.Lock()
         self._stopped_lately: deque[float] = deque()  # boot time of a reconciler's stops
-        self._boot = boot.BootOrder()
+        self._holds = Holds(journal, self, boot.BootOrder())
         self._cleaning: dict[str, asyncio.Event] = {}
         self.is_adopted = False
         """Whether what runs here has been listed."""
@@ -178,7 +178,7 @@ class Worker:
         was_rebooted = bool(journal.boot_id) and journal.boot_id != self._boot_id
         if was_rebooted:
             until = self._means.clock.boottime() + boot.PATIENCE_SECONDS
-            self._boot = boot.BootOrder(self._booting(), until_seconds=until)
+            self._holds.boot = boot.BootOrder(booting(journal), until_seconds=until)
         # First what is here, then what has to be started, the most important first; tasks
         # of the same priority in the order in which they were told.
         tasks = list(dict.fromkeys([*journal.wanted, *journal.leaving]))
@@ -236,21 +236,9 @@ class Worker:
             await self._clean(stack)
 
     def _hold(self, task: TaskId) -> str:
-        """Why a task may not be started yet; empty: it may."""
-        want = self._journal.wanted.get(task)
-        if want is not None and not want.is_listed and needs_lease(want.assignment):
-            # It may have been moved by whoever keeps the store now.
-            return "waits for a scheduler's word: its orders leave out this exclusive task"
-        if want is not None and want.assignment.exclusive and (rival := self._rival(task)):
-            return f"waits until {rival}, another copy of this exclusive task, is gone from here"
-        if rival := rules.rival(task, self._unrecorded_alive()):
-            return (
-                f"waits: {rival} of the same slot runs here, and the scheduler has no record of it"
-                " (homeport node adopt | forget)"
-            )
-        return self._boot.hold(task, self._means.clock.boottime(), self._status_of)
+        return self._holds.reason(task, self._means.clock.boottime())
 
-    def _unrecorded_alive(self) -> Iterator[TaskId]:
+    def unrecorded_alive(self) -> Iterator[TaskId]:
         """The tasks that run here and that no scheduler lists; as a rule none."""
         for task in self._reporter.foreign:
             runner = self.runners.get(task)
@@ -260,31 +248,14 @@ class Worker:
             if steps.is_alive(seen):
                 yield task
 
-    def _rival(self, task: TaskId) -> TaskId | None:
-        """Another task of the same slot whose process lives here."""
-        slot = split_task_id(task)[:2]
-        alive = [
-            *self.running,
-            *(each for each, seen in self.unknown.items() if steps.is_alive(seen)),
-        ]
-        return next(
-            (other for other in alive if other != task and split_task_id(other)[:2] == slot), None
-        )
+    def recorded_alive(self) -> Iterator[TaskId]:
+        """The tasks of this node whose processes live."""
+        return (task for task, runner in self.runners.items() if runner.is_alive)
 
-    def _status_of(self, task: TaskId) -> TaskStatus | None:
+    def status_of(self, task: TaskId) -> TaskStatus | None:
+        """How a task stands; None: it is not here."""
         runner = self.runners.get(task)
         return runner.status if runner is not None else None
-
-    def _booting(self) -> Iterator[boot.Booting]:
-        for task, want in self._journal.wanted.items():
-            generation = self._journal.spec(want.assignment)
-            if generation is not None and self._desired(task) is Desired.RUNNING:
-                yield boot.Booting(
-                    task=task,
-                    stack=want.assignment.stack,
-                    service_name=want.assignment.service_name,
-                    depends_on=generation.spec.depends_on,
-                )
 
     def _reconsider_exclusive(self) -> None:
         for runner in self.runners.values():
@@ -315,7 +286,7 @@ class Worker:
 
     def _publish(self, status: TaskStatus) -> None:
         self._reporter.put(status)
-        for waiting in self._boot.waiting_for(status.task):
+        for waiting in self._holds.boot.waiting_for(status.task):
             if waiting in self.runners:
                 self.runners[waiting].reconsider()
         want = self._journal.wanted.get(status.task)
