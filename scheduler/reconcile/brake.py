@@ -30,7 +30,8 @@ ALL_OTHERS_MIN = 3
 REPLICAS_HELD_SECONDS = 60.0
 """After that replicas move all the same; exclusive tasks wait for the operator."""
 EARLY_HEARTBEATS = 1.5
-"""One node is silent for as long as a suspicion takes before those that fell with it are."""
+"""One node is silent for as long as a suspicion takes before those that fell with it are: so
+many heartbeats earlier they count, and never sooner than after so many."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,8 +129,8 @@ def _is_silent(liveness: Liveness, now: float, timers: Timers) -> bool:
         return True
     if liveness.state is not NodeState.READY or liveness.restarting:
         return False
-    early = timers.suspect_seconds - EARLY_HEARTBEATS * timers.heartbeat_seconds
-    return now - liveness.last_seen >= early
+    few = EARLY_HEARTBEATS * timers.heartbeat_seconds
+    return now - liveness.last_seen >= max(timers.suspect_seconds - few, few)
 
 
 def _still_counts(node: Watched, before: Brake, now: float) -> bool:

@@ -145,6 +145,12 @@ def test_who_is_silent_who_is_excused_and_who_is_not_counted(fields, is_silent):
     assert [each.is_silent for each in found] == ([] if is_silent is None else [is_silent])
 
 
+def test_between_two_heartbeats_no_node_is_silent_however_short_suspicion_is():
+    world = world_of(a={"state": NodeState.READY, "last_seen": 1000.0 - 1.2})
+    timers = Timers(suspect_seconds=2.0)
+    assert [each.is_silent for each in brake.watched(world.snapshot(), timers, "")] == [False]
+
+
 def test_a_node_that_is_lost_by_the_operators_word_is_not_counted():
     world = World()
     world.put(node("a", lost_ms=5))

@@ -7,8 +7,9 @@ import pytest
 from homeport.lifecycle import Desired, TaskState
 from homeport.model import Availability, Health, NodeState
 from homeport.spec import Mode
-from scheduler.cluster.observed import Liveness
+from scheduler.cluster.observed import Liveness, Waiting
 from scheduler.placement.fleet import Fleet
+from scheduler.reconcile import planning
 from tests.builders import World, spec, volume_mount
 
 SHAPES = {
@@ -276,3 +277,33 @@ def test_s1_what_a_second_machine_says_is_not_believed_before_the_firsts_lease_i
     cluster.pass_time(15)  # its back-off
     cluster.rest()
     assert cluster.tables.tasks_of_service(cluster.service)[-1].id != cluster.old.id
+
+
+@pytest.mark.parametrize(
+    ("shape", "state", "words"),
+    [
+        ("pinned", NodeState.DOWN, "it waits for node a, which is down since 1970-01-01 00:"),
+        ("pinned", NodeState.SUSPECT, "it waits for node a, which is silent since"),
+        ("exclusive", NodeState.SUSPECT, "an exclusive task moves once its node's lease is"),
+    ],
+)
+def test_what_waits_for_a_silent_node_says_so_and_since_when(shape, state, words):
+    cluster = Cluster(shape).silent(state)
+    cluster.pass_time(30)
+    explained = planning.explain(cluster.snapshot(), cluster.service, 1)
+    assert words in explained.reason
+    assert "(30 s ago)" in explained.reason or shape == "exclusive"
+
+
+def test_a_move_that_is_held_says_by_what():
+    cluster = Cluster().silent(NodeState.DOWN)
+    waiting = Waiting(
+        service=cluster.service,
+        slot=1,
+        generation=1,
+        since_ms=1,
+        reason="node a is down; it is held by the brake",
+    )
+    cluster.observed.put_waiting(cluster.service, {1: waiting})
+    explained = planning.explain(cluster.snapshot(), cluster.service, 1)
+    assert explained.reason == "node a is down; it is held by the brake"
