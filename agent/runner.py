@@ -334,10 +334,12 @@ class Runner:
         before, self.record = self.record, record
         self._means.journal.keep(self.task, record)
         self._publish()
-        if (record.attempt, record.state) != (before.attempt, before.state):
+        if steps.has_lapsed(before, record):
+            self._announce("LeaseEnded", steps.LEASE_ENDED)
+        elif (record.attempt, record.state) != (before.attempt, before.state):
             if record.state in (TaskState.BACKOFF, TaskState.FAILED) and self.seen is not None:
                 self._must_quote = True
-            self._announce(record)
+            self._announce_state(record)
 
     def _publish(self) -> None:
         status = self.status
@@ -346,18 +348,20 @@ class Runner:
             self._published = status
             self._means.publish(status)
 
-    def _announce(self, record: Record) -> None:
-        reason = _REASONS.get(record.state)
-        if reason is None:
-            return
+    def _announce_state(self, record: Record) -> None:
+        if reason := _REASONS.get(record.state):
+            reason = "OOMKilled" if record.oom_killed else reason
+            self._announce(reason, record.message or f"attempt {record.attempt}")
+            log.info("task changed", task=self.task, state=record.state.name, why=record.message)
+
+    def _announce(self, reason: str, message: str) -> None:
         event = Event(
             at_ms=self._now().wall_ms,
             kind="task",
             object=self.task,
-            reason="OOMKilled" if record.oom_killed else reason,
-            message=record.message or f"attempt {record.attempt}",
+            reason=reason,
+            message=message,
         )
-        log.info("task changed", task=self.task, state=record.state.name, why=record.message)
         self._means.journal.tell(self.task, event)
         self._means.tell(event)
 

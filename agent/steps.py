@@ -61,6 +61,7 @@ class Record:
     state: TaskState = S.ASSIGNED
     failures: int = 0  # ends in a row, since the last good run
     rejections: int = 0  # refusals in a row
+    lapses: int = 0  # ends for want of a lease
     prepared: bool = False
     started: bool = False  # a start of this attempt has succeeded
     retry_at_ms: int = 0  # boot time; 0: at once
@@ -261,10 +262,16 @@ def is_leases_doing(wish: Wish, seen: Seen, record: Record) -> bool:
     return record.ending == LEASE_ENDED or (not wish.may_run and not _is_done(wish, seen.exit_code))
 
 
+def has_lapsed(before: Record, now: Record) -> bool:
+    """Whether between these two the task ended for want of a lease."""
+    return now.lapses > before.lapses
+
+
 def _lapsed(record: Record, seen: Seen, now: Now) -> Record:
     """As after a reboot: the next attempt is nobody's failure."""
     return replace(
         _next_attempt(record),
+        lapses=record.lapses + 1,
         exit_code=seen.exit_code,
         message=LEASE_ENDED,
         changed_wall_ms=now.wall_ms,

@@ -94,6 +94,8 @@ async def test_the_end_of_a_lease_is_nobodys_failure(rig: Rig) -> None:
     await asyncio.sleep(30)
     assert rig.state(WEB) == (2, S.READY)
     assert "lease" in rig.reporter.statuses[WEB].message
+    told = [event.reason for event in rig.journal.stories[WEB].events]
+    assert told == ["Started", "LeaseEnded"], "people see why"
     rig.grant()
     await asyncio.sleep(0.2)
     assert rig.state(WEB) == (2, S.RUNNING)
