@@ -47,8 +47,7 @@ def reconnect_storm(results: Path) -> None:
     results.mkdir(parents=True, exist_ok=True)
     with Daemon(argv, name="storm-scheduler") as scheduler, Client(address) as client:
         scheduler.wait_for_port(port)
-        _leads(client)
-        cluster = client.get_cluster(control_pb2.GetClusterRequest()).cluster.id
+        cluster = _cluster_id(client)
         took = asyncio.run(_storm(address, cluster, nodes, scheduler, client))
         assert "DOWN" not in took[2], "a node was taken for lost"
         (results / "F50.txt").write_text(
@@ -67,9 +66,13 @@ async def _populate(database: Path) -> dict:  # type: ignore[type-arg]
         await store.close()
 
 
-def _leads(client: Client) -> None:
-    deadline = time.monotonic() + 30
-    while not client.get_cluster(control_pb2.GetClusterRequest()).leader:
+def _cluster_id(client: Client) -> str:
+    """The cluster's id, once somebody leads it and has read its record."""
+    deadline = time.monotonic() + 60
+    while True:
+        answer = client.get_cluster(control_pb2.GetClusterRequest())
+        if answer.leader and answer.cluster.id:
+            return str(answer.cluster.id)
         assert time.monotonic() < deadline, "nobody leads"
         time.sleep(0.1)
 
