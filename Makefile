@@ -18,7 +18,7 @@ export PYTHON
 RUNTIME := $(VENV)/.installed-runtime
 DEV := $(VENV)/.installed-dev
 
-.PHONY: help up test check fmt proto bench e2e faults simulate simulate-mutations lock clean
+.PHONY: help up test check check-style check-types check-contract fmt proto bench e2e faults simulate simulate-mutations lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,11 +30,21 @@ test: $(DEV) ## everything but benchmarks and the long suites; installs Docker a
 	@tests/setup.sh
 	$(PYTEST) -n $(WORKERS) -m "not bench and not slow" $(ARGS)
 
+# In parallel, each with its output in one piece; all of them, whatever one finds.
 check: $(DEV) ## format, lint, types, import contracts, wire contract, fresh generated code
+	@$(MAKE) --no-print-directory --jobs=3 --keep-going --output-sync=target \
+	  check-types check-contract check-style
+
+check-style: $(DEV)
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
-	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+
+check-types: $(DEV)
+	$(BIN)/mypy
+
+# One after the other: the first makes the environment that all three need.
+check-contract:
 	tools/proto.sh lint
 	tools/proto.sh breaking
 	tools/proto.sh fresh
