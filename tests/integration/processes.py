@@ -94,7 +94,11 @@ class Scheduler(Process):
             *("--listen", listen, "--http", "127.0.0.1:0", "--store", store),
             *("--state-dir", str(self.folder / "state"), *arguments),
         )
-        serving = self.logged("serving", start_seconds)
+        try:
+            serving = self.logged("serving", start_seconds)
+        except BaseException:
+            self.end(signal.SIGKILL)  # nobody else knows of it yet
+            raise
         self.address = serving["grpc"]
         self.http = f"http://{serving['http']}"
 
