@@ -69,6 +69,8 @@ class Connection:
         self._token_lock = asyncio.Lock()
         self._in_flight = 0
         self._landed = asyncio.Event()
+        self.on_failure: Callable[[Member, str], None] = lambda *_: None
+        """Called when a member failed and there are others."""
         self.closed: str | None = None
         """Why no new call is taken."""
 
@@ -160,6 +162,8 @@ class Connection:
         member.trouble = why
         if self.members[self._preferred] is member:
             self._preferred = (self._preferred + 1) % len(self.members)
+        if len(self.members) > 1:
+            self.on_failure(member, why)
 
     def recovered(self, member: Member) -> None:
         """A member has answered: it may be asked again, after the preferred one."""

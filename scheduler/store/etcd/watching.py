@@ -36,7 +36,7 @@ from scheduler.store.etcd.health import has_safe_progress
 from scheduler.store.etcd.member import Member
 from scheduler.store.etcd.messages import Keys, change_of
 
-PULSE_SECONDS = 2.0
+PULSE_SECONDS = 4.0
 """After so long a silence the member is asked for a sign of life, and so long it may take."""
 ASK_SECONDS = 0.03
 """Between two questions of how far a watch is, while somebody waits for it."""
@@ -57,6 +57,7 @@ class Watches:
         self._keys = keys
         self._randomness = randomness
         self._streams: set[_Stream] = set()
+        connection.on_failure = self._leave
 
     async def watch(self, prefix: str, after: int) -> AsyncGenerator[Batch, None]:
         """See `Store.watch`."""
@@ -86,6 +87,12 @@ class Watches:
         """A read told this revision; streams that are behind it ask how far they are."""
         for stream in self._streams:
             stream.want(revision)
+
+    def _leave(self, member: Member, why: str) -> None:
+        """Streams of a member that fails go on elsewhere, before their own pulse would tell."""
+        for stream in tuple(self._streams):
+            if stream.member is member:
+                stream.end(why)
 
     def close(self) -> None:
         """End all streams; `connection.closed` is set."""
@@ -176,6 +183,7 @@ class _Stream:
     """One Watch call and its pulse."""
 
     def __init__(self, member: Member, metadata: Any, create: Any, position: int) -> None:
+        self.member = member
         self.ended = ""
         """Why we ended it; empty while we did not."""
         self.reached = position
