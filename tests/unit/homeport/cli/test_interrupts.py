@@ -19,9 +19,9 @@ with interrupts.interrupts.caught():
     word = "ready"
     while True:
         try:
-            if word:
-                print(word, flush=True)
-            word = ""
+            said, word = word, ""
+            if said:
+                print(said, flush=True)
             time.sleep(3600)
         except KeyboardInterrupt:
             print("swallowed", flush=True)
