@@ -76,6 +76,6 @@ def _refuses(world: World) -> bool:
 
 
 def _effect(world: World, rate: float) -> None:
-    """The agent's clock is wrong: its own journal of time runs off from the machine's."""
+    """The agent was started with that clock; test_altered.py measures what it makes of it."""
     agent = world.cluster.agents["h3"]
     assert any(str(rate) in word for word in agent.argv), json.dumps(agent.argv)
