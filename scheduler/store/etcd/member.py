@@ -30,6 +30,8 @@ _CHANNEL_OPTIONS = (
     ("grpc.max_send_message_length", -1),
     ("grpc.use_local_subchannel_pool", 1),  # or a second store would share our back-off
     ("grpc.enable_http_proxy", 0),
+    # A record in somebody's DNS could tell gRPC to repeat calls, writes too.
+    ("grpc.service_config_disable_resolution", 1),
 )
 
 
