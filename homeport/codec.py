@@ -39,7 +39,7 @@ def to_message(value: Any) -> Any:
 
 
 def fill(message: Message, value: Any) -> None:
-    """Write `value` into a message of its type that is there already (a field of another)."""
+    """Write `value` into an empty message that is there already: a field of another."""
     _plan(type(value)).fill(value, message)
 
 
@@ -165,9 +165,10 @@ def _repeated(kind: type, name: str, item: Any) -> tuple[Encode, Decode]:
     if dataclasses.is_dataclass(item):
 
         def write_messages(value: tuple[Any, ...], message: Any) -> None:
-            field = getattr(message, name)
-            for each in value:
-                fill(field.add(), each)
+            if value:
+                field = getattr(message, name)
+                for each in value:
+                    fill(field.add(), each)
 
         item_kind = typing.cast("type", item)
         return write_messages, lambda message: tuple(
@@ -175,7 +176,8 @@ def _repeated(kind: type, name: str, item: Any) -> tuple[Encode, Decode]:
         )
 
     def write(value: tuple[Any, ...], message: Any) -> None:
-        getattr(message, name).extend(value)
+        if value:
+            getattr(message, name).extend(value)
 
     return write, lambda message: tuple(getattr(message, name))
 
@@ -183,11 +185,22 @@ def _repeated(kind: type, name: str, item: Any) -> tuple[Encode, Decode]:
 def _nested(
     kind: type, name: str, hint: type, field: dataclasses.Field[Any], optional: bool
 ) -> tuple[Encode, Decode]:
+    usual = None if optional else _default(field)
+    usual_bytes: bytes | None = None
+
     def write(value: Any, message: Any) -> None:
-        if value is not None:
-            target = getattr(message, name)
-            target.SetInParent()  # an empty message is still there
+        nonlocal usual_bytes
+        if value is None:
+            return
+        target = getattr(message, name)
+        target.SetInParent()  # an empty message is still there
+        if value != usual:
             fill(target, value)
+            return
+        # Most parts of most specs are as they are when nobody says anything.
+        if usual_bytes is None:
+            usual_bytes = encode(usual)
+        target.MergeFromString(usual_bytes)
 
     def read(message: Any) -> Any:
         if message.HasField(name):
@@ -256,9 +269,14 @@ def _scalar(
         if value is not None:
             setattr(message, name, value)
 
+    def write_what_counts(value: Any, message: Any) -> None:
+        if value:  # zero and nothing are what an empty message says
+            setattr(message, name, value)
+
     if optional or descriptor.has_presence:
         # What a client left out means what the value's own default means.
         return write, lambda message: getattr(message, name) if message.HasField(name) else default
+    write = write_what_counts
     if descriptor.type == descriptor.TYPE_STRING:
         # Names and ids: a hundred thousand tasks share a few thousand of them, and protobuf
         # would make a new string for each.
