@@ -97,6 +97,7 @@ class Core:
         self._images = images
         self._writer = writer
         self._known = known or KnownCluster()
+        self.mirror.subscribe(lambda _: self._remember())
 
     @property
     def is_leading(self) -> bool:
@@ -242,7 +243,16 @@ class Core:
             else:
                 log.info("a new cluster was made", cluster=cluster.id)
         self.control.emptied = ""
-        self._known.remember(tables.cluster.id)
+
+    def _remember(self) -> None:
+        """Who follows remembers too: it may be the one that leads after the store was emptied."""
+        cluster = self.mirror.tables.cluster
+        if cluster is None or cluster.id == self._known.id:
+            return
+        try:
+            self._known.remember(cluster.id)
+        except OSError as error:
+            log.warning("cannot note which cluster this scheduler works for", why=str(error))
 
     async def _wait_for_cluster(self, known: KnownCluster) -> None:
         """Lead nobody while the store has lost the cluster; return when it is back."""

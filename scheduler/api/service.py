@@ -120,7 +120,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
         if self.leader not in ("", self.address):
             return NotLeading(self.leader)
         if self.emptied:
-            return Unavailable(self.emptied)
+            return NotLeading("", self.emptied)
         known = ", ".join(sorted(self.schedulers()))
         if trouble := self.store_trouble():
             return Unavailable(
