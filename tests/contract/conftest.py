@@ -13,9 +13,3 @@ def etcd() -> Iterator[Etcd]:
     """One member; tests keep apart by prefixes. Compacting is for all."""
     with quick_etcd() as etcd:
         yield etcd
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    """The length of the differential test's long profile."""
-    parser.addoption("--operations", type=int, default=100_000)
-    parser.addoption("--seed", type=int, default=1_000)

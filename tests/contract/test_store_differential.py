@@ -4,7 +4,7 @@ Two ways to choose them. Hypothesis makes a failure as small as can be, on the t
 start in no time, restarts included. Seeds run long on all three, a real etcd among them: a failure
 names its seed and the number of the operation. The long profile (marker `slow`) plays 100,000:
 
-    python -m pytest tests/contract/test_store_differential.py -m slow [--seed 7 --operations 9000]
+    [SEED=7 OPERATIONS=9000] python -m pytest tests/contract/test_store_differential.py -m slow
 
 Stores need not agree on numbers: etcd's revision may begin anywhere. What a player answers is
 counted from where it began.
@@ -12,6 +12,7 @@ counted from where it began.
 
 import asyncio
 import contextlib
+import os
 import random
 import re
 import tempfile
