@@ -31,6 +31,7 @@ def processes():
 
 def leading(processes, scheduler):
     """A scheduler that is ended in any case, once it leads."""
+    processes.append(scheduler)
     return scheduler.leads()
 
 
