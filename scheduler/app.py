@@ -8,6 +8,7 @@ told first, the store is closed last.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -38,7 +39,7 @@ from scheduler.http.views import Standing
 from scheduler.metrics import Metrics
 from scheduler.reconcile.orphans import images_in_use
 from scheduler.store import standing
-from scheduler.store.base import Store
+from scheduler.store.base import Store, Unavailable
 from scheduler.store.images import Images
 from scheduler.store.known import KnownCluster
 from scheduler.store.measured import MeasuredStore
@@ -70,7 +71,9 @@ async def run(config: Config) -> None:
     store = await open_store(config, clock)
     images = Images(Path(config.state_dir) / "images")
     try:
-        await standing.check(store)
+        # One that does not answer yet is waited for, with users told so; whoever leads asks again.
+        with contextlib.suppress(Unavailable):
+            await standing.check(store)
         await _serve(config, clock, metrics, store, images)
     finally:
         await store.close()
