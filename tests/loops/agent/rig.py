@@ -66,6 +66,7 @@ class Rig:
     secrets: MemorySecrets = field(default_factory=MemorySecrets)
     boot_id: str = "boot-1"
     starts_in_flight: int = 4
+    unfenced: str = ""
     told: list[tuple[float, TaskStatus]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -79,7 +80,9 @@ class Rig:
         self.journal = Journal(self.medium, self.secrets)
         self.reporter = Reporter()
         self.lease = Lease()
-        self.guarding = Guarding(self.board, self.guards, self.clock)
+        self.guarding = Guarding(
+            self.board, self.guards, self.clock, unfenced=lambda: self.unfenced
+        )
         self.guarding.keep_lease(self.lease)
         self._listen()
         self.worker = Worker(

@@ -194,6 +194,16 @@ async def test_without_a_guard_no_exclusive_task_is_started_and_the_node_says_wh
     assert all(each.ok for each in rig.worker.conditions)
 
 
+async def test_a_node_that_cannot_fence_starts_no_exclusive_task_and_says_so(rig: Rig) -> None:
+    rig.unfenced = "the agent does not see the processes of its engine"
+    await rig.apply(work(exclusive=True), work(slot=2))
+    await rig.beat(seconds=5)
+    assert rig.state(WEB) == (1, S.READY)
+    assert "does not see" in rig.reporter.statuses[WEB].message
+    assert rig.state(TaskId("s-web-1/2/1")) == (1, S.RUNNING)
+    assert [(each.name, each.ok) for each in rig.worker.conditions] == [("fencing", False)]
+
+
 async def test_a_killed_guard_is_back_within_a_second_and_the_task_runs_on(rig: Rig) -> None:
     await running(rig)
     rig.guards.alive[0].kill()

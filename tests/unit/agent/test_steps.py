@@ -7,7 +7,7 @@ from hypothesis import given, settings, strategies as st
 
 from agent import steps
 from agent.runtime.base import Phase, Seen
-from agent.steps import Now, Record, Step, Wish
+from agent.steps import LEASE_ENDED, Now, Record, Step, Wish
 from homeport.lifecycle import AGENT, TERMINAL, Desired, TaskState as S, Writer, is_legal
 from homeport.model import Health, TaskId
 from homeport.spec import RestartCondition, RestartPolicy
@@ -22,10 +22,13 @@ def wish(
     condition: RestartCondition = RestartCondition.ANY,
     is_job: bool = False,
     may_start: bool = True,
+    may_run: bool = True,
     **policy: int,
 ) -> Wish:
     restart = RestartPolicy(condition=condition, **policy)
-    return Wish(desired=desired, restart=restart, is_job=is_job, may_start=may_start)
+    return Wish(
+        desired=desired, restart=restart, is_job=is_job, may_start=may_start, may_run=may_run
+    )
 
 
 def seen(phase: Phase, **fields: object) -> Seen:
@@ -120,6 +123,27 @@ PREPARED = Record(state=S.PREPARING, prepared=True)
         pytest.param(
             wish(may_start=False), RUNNING, LIVE, Step.WAIT, S.RUNNING, 1,
             id="what runs needs no lease here",
+        ),
+        pytest.param(
+            wish(may_start=False, may_run=False), RUNNING, LIVE, Step.STOP, S.RUNNING, 1,
+            id="the lease is about to end",
+        ),
+        pytest.param(
+            wish(), RUNNING, replace(LIVE, ending=LEASE_ENDED), Step.STOP, S.RUNNING, 1,
+            id="a stop that was begun is gone through with",
+        ),
+        pytest.param(
+            wish(may_start=False, may_run=False), exited(137), LIVE, Step.WAIT, S.READY, 2,
+            id="what the guard killed waits for a lease",
+        ),
+        pytest.param(
+            wish(may_start=False, may_run=False, condition=RestartCondition.NONE), exited(143),
+            replace(LIVE, ending=LEASE_ENDED), Step.WAIT, S.READY, 2,
+            id="also what is never to be restarted",
+        ),
+        pytest.param(
+            wish(may_start=False, may_run=False, is_job=True), exited(0), LIVE, Step.WAIT,
+            S.COMPLETE, 1, id="a job that was done before the lease ended is done",
         ),
         pytest.param(
             wish(), RUNNING, replace(LIVE, state=S.FAILED), Step.STOP, S.FAILED, 1,
