@@ -362,9 +362,9 @@ async def test_three_stores_answer_the_same_operations_alike(seed, own_etcd, tmp
 
 @pytest.mark.slow
 @pytest.mark.timeout(0)
-async def test_three_stores_answer_a_hundred_thousand_operations_alike(own_etcd, tmp_path, request):
-    count = request.config.getoption("operations")
-    first = request.config.getoption("seed")
+async def test_three_stores_answer_a_hundred_thousand_operations_alike(own_etcd, tmp_path):
+    count = int(os.environ.get("OPERATIONS", "100000"))
+    first = int(os.environ.get("SEED", "1000"))
     for number in range(max(1, count // 2_000)):
         folder = tmp_path / str(number)
         folder.mkdir()
