@@ -214,7 +214,8 @@ class Agent:
     async def _answers(self, stream: Any) -> None:
         async for answer in stream:
             assert not answer.resend_assignments, f"{self.node}: wanted hashes differ"
-            assert not answer.resend_report, f"{self.node}: running hashes differ"
+            if answer.resend_report:  # it has not heard from us for a while
+                await self.report(*self.statuses.values(), complete=True)
             if answer.next_heartbeat_ms:
                 self.heartbeat_seconds = answer.next_heartbeat_ms / 1000
 
