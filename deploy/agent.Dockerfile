@@ -3,7 +3,8 @@
 # In a container the agent needs the engine's socket, the machine's process table (`pid: host`) and
 # its control groups (/sys/fs/cgroup), because it checks "running" against the processes
 # themselves and reads usage from cgroup files; docker-compose.yml shows all three. It is root
-# inside: whoever may use the engine's socket is root outside anyway.
+# inside: whoever may use the engine's socket is root outside anyway. Without the process table or the
+# control groups it takes no exclusive movable task: its guard could not end one (docs/fencing.md).
 FROM python:3.11.14-slim-bookworm AS build
 WORKDIR /src
 RUN python -m venv --without-pip /opt/homeport
