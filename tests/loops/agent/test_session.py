@@ -240,6 +240,44 @@ async def test_a_scheduler_that_is_behind_is_left_without_acting() -> None:
         assert not agent.sessions.is_connected
 
 
+async def test_a_store_that_was_restored_behind_us_is_left_although_its_leader_is_newer() -> None:
+    # F23: the epoch rises soon; the revisions that this node has seen are gone all the same.
+    new = FakeScheduler(greeting=[assignments(work(1), order=replace(ORDER, revision=900))])
+    new.order = replace(ORDER, revision=900)
+    order = replace(ORDER, epoch=500, revision=501)
+    swapped = FakeScheduler(greeting=[assignments(work(2), order=order)], order=order)
+    async with connected(new=new, swapped=swapped) as (agent, _):
+        assert agent.journal.seen.revision == 900
+        new.is_down = True
+        new.sessions[0].break_off()
+        await asyncio.sleep(10)
+        assert swapped.sessions
+        assert set(agent.phases()) == {WEB}
+        assert not agent.sessions.is_connected
+        # An operator's word: the next life of the store.
+        order = replace(ORDER, incarnation=2, epoch=3, revision=4)
+        swapped.order, swapped.greeting = order, [assignments(work(2), order=order)]
+        await asyncio.sleep(20)
+        assert agent.sessions.is_connected
+        assert len(agent.phases()) == 2  # the first is unknown now, and runs on
+        assert agent.worker.unknown_containers == (WEB,)
+
+
+async def test_an_agent_that_is_pointed_elsewhere_goes_there_at_its_next_try() -> None:
+    here, there = FakeScheduler(), FakeScheduler()
+    async with connected(here=here, there=there) as (agent, transport):
+        agent.sessions._configured = ("here",)
+        agent.sessions._pointed = lambda: ("there",)
+        await asyncio.sleep(5)
+        assert agent.sessions.connected_to == "here"
+        assert agent.sessions.is_connected
+        here.is_down = True
+        here.sessions[0].break_off()
+        await asyncio.sleep(5)
+        assert agent.sessions.connected_to == "there"
+        assert transport.dials
+
+
 async def test_another_cluster_is_not_obeyed() -> None:
     foreign = replace(ORDER, cluster="c2")
     scheduler = FakeScheduler(order=foreign, greeting=[assignments(work(), order=foreign)])
