@@ -32,6 +32,7 @@ from scheduler.store.base import (
     Fenced,
     Store,
     StoreError,
+    TooLarge,
     Write,
 )
 from scheduler.store.mirror import Mirror
@@ -187,8 +188,8 @@ class Committer:
     ) -> CommitResult:
         """Make as many of these independent changes as possible, many in one commit.
 
-        A batch that conflicts is tried again change by change. Raises Fenced; every other
-        failure is in the result.
+        A batch that conflicts, or has too many bytes, is tried again change by change. Raises
+        Fenced; every other failure is in the result.
         """
         size = max(1, min(BATCH_MAX, self.changes_max))
         batches = [changes[start : start + size] for start in range(0, len(changes), size)]
@@ -205,7 +206,7 @@ class Committer:
                     revisions.append(await self.commit(batch, fence))
                 except Fenced as error:
                     fenced.append(error)
-                except Conflict as error:
+                except (Conflict, TooLarge) as error:
                     if len(batch) == 1:
                         failed.append((batch[0], error))
                     else:

@@ -9,7 +9,7 @@ from homeport import codec
 from homeport.model import Node
 from scheduler.cluster import keys
 from scheduler.cluster.changes import ABSENT, Check, Delete, Put
-from scheduler.store.base import ANY, Ambiguous, Batch, Conflict, StoreChange, Write
+from scheduler.store.base import ANY, Ambiguous, Batch, Conflict, StoreChange, TooLarge, Write
 from scheduler.store.commit import Committer
 from scheduler.store.memory import MemoryStore
 from scheduler.store.mirror import LOAD_RECORDS, Mirror
@@ -236,6 +236,30 @@ async def test_many_changes_go_in_batches_and_only_what_conflicts_fails():
     assert len(mirror.tables.nodes()) == 400  # also the one of which the mirror had not heard
     # Four batches, and the third once more change by change.
     assert store.commits - before <= 4 + 118 + 4
+
+
+class Narrow(Troubled):
+    """Takes so many bytes in one commit, as etcd does."""
+
+    async def commit(self, writes, fence=None):
+        size = sum(len(each.value or b"") for each in writes)
+        if size > 10_000:
+            raise TooLarge(size, 10_000)
+        return await super().commit(writes, fence)
+
+
+async def test_a_batch_of_too_many_bytes_goes_change_by_change_and_only_what_is_too_large_fails():
+    store = Narrow(MemoryStore(LoopClock()))
+    mirror = Mirror(store)
+    await mirror.start()
+    committer = Committer(store, mirror)
+    values = [node(f"n{n}", n, labels={"x": "y" * 2_000}) for n in range(20)]
+    values.append(node("large", 99, labels={"x": "y" * 20_000}))
+
+    result = await committer.commit_batched([Put(each, ABSENT, "joins") for each in values])
+
+    assert [change.key for change, _ in result.failed] == ["nodes/node-large"]
+    assert len(mirror.tables.nodes()) == 20
 
 
 class Uncertain(Troubled):
