@@ -124,7 +124,16 @@ def instant_ms(text: str) -> int:
     return int(datetime.fromisoformat(text).timestamp() * 1000)
 
 
+_NOT_TRIED = ("transport:", "containerd.sock", "ttrpc: closed")
+"""What an engine writes for a check's output when its containerd is away."""
+
+
 def _health(state: Mapping[str, Any]) -> Health:
+    log = (state.get("Health") or {}).get("Log") or ()
+    last = log[-1] if log else {}
+    if last.get("ExitCode") == -1 and any(word in str(last.get("Output")) for word in _NOT_TRIED):
+        # The engine could not even ask: that says nothing of the container.
+        return Health.NONE
     return _HEALTH.get((state.get("Health") or {}).get("Status", ""), Health.NONE)
 
 

@@ -110,3 +110,25 @@ def test_the_engine_s_zero_time_is_no_time() -> None:
 def test_an_image_that_no_registry_knows_is_known_by_its_id() -> None:
     assert digest_of({"RepoDigests": ["a/b@sha256:1"], "Id": "sha256:2"}) == "sha256:1"
     assert digest_of({"RepoDigests": [], "Id": "sha256:2"}) == "sha256:2"
+
+
+@pytest.mark.parametrize(
+    ("output", "health"),
+    [
+        (
+            'connection error: desc = "transport: Error while dialing dial unix'
+            ' /run/containerd/containerd.sock: connect: connection refused": unavailable',
+            Health.NONE,
+        ),
+        ("Health check exceeded timeout (5s)", Health.UNHEALTHY),
+        ("OCI runtime exec failed: exec: no such file", Health.UNHEALTHY),
+    ],
+)
+def test_a_check_that_the_engine_could_not_even_try_says_nothing_of_the_container(
+    output: str, health: Health
+) -> None:
+    log = [{"ExitCode": 0, "Output": ""}, {"ExitCode": -1, "Output": output}]
+    state = inspected(Health={"Status": "unhealthy", "Log": log})
+    found = seen(state, cluster="c1", is_alive=True)
+    assert found is not None
+    assert found.health is health
