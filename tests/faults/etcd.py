@@ -5,6 +5,7 @@ and everything that runs goes on running.
 """
 
 import base64
+import itertools
 import os
 import shutil
 import time
@@ -20,6 +21,7 @@ from tests.testbed.etcd import Etcd, Member
 QUOTA_BYTES = 16 << 20
 """Of the shared cluster's database, so that it can be filled in a moment."""
 _JUNK = "/junk/"
+_NUMBERS = itertools.count()
 
 
 def store_of(world: World) -> Etcd:
@@ -82,7 +84,8 @@ def quorum_lost(world: World) -> None:
 def refused_write(world: World) -> tuple[str, float]:
     """The sentence with which a change is refused, and after how many seconds."""
     begin = time.monotonic()
-    request = load.request(999_998)
+    # Another one each time: one that was refused may have been made all the same, later.
+    request = load.request(900_000 + next(_NUMBERS))
     request.stack.name = "refused"
     with Client(world.cluster.addresses) as client:
         try:
@@ -119,13 +122,15 @@ def no_space(world: World) -> None:
     before = world.facts()
     world.hand_written.append(_JUNK)
     with world.fault("F21", scope="store"):
-        _fill(etcd)
-        assert "NOSPACE" in etcd.ctl("alarm", "list")
-        sentence, took = refused_write(world)
-        world.note(f"a write was refused after {took:.1f} s: {sentence}")
-        assert world.facts() == before
-        etcd.ctl("del", "--prefix", _JUNK)
-        _make_room(etcd)
+        try:
+            _fill(etcd)
+            assert "NOSPACE" in etcd.ctl("alarm", "list")
+            sentence, took = refused_write(world)
+            world.note(f"a write was refused after {took:.1f} s: {sentence}")
+            assert world.facts() == before
+        finally:
+            etcd.ctl("del", "--prefix", _JUNK)
+            _make_room(etcd)
         goes_on(world)
     assert world.facts() == before
 

@@ -253,14 +253,15 @@ def late_write(world: World) -> None:
                 rules[-1].__enter__()
             leader.daemon.kill9()
             leader.daemon.start()
+            world.wait(lambda: world.cluster.status().epoch > epoch, "another leader")
+            between = world.cluster.status().epoch
             other = world.cluster.leader()
             # Whoever leads is to be the one behind the relays.
             if other.name != leader.name:
                 other.daemon.kill9()
-                world.wait(
-                    lambda: world.cluster.status().leader == leader.address, "the relayed leader"
-                )
+                world.wait(lambda: world.cluster.status().epoch > between, "the relayed leader")
                 other.daemon.start()
+            assert world.cluster.leader().name == leader.name
             epoch = world.cluster.status().epoch
             world.wait(lambda: sum(relay.connections for relay in relays), "a connection")
             world.lasts(2)

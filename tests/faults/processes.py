@@ -126,8 +126,8 @@ def leader_flaps(world: World) -> None:
         for _ in range(6):
             leader = world.cluster.leader()
             leader.daemon.kill9()
-            world.lasts(7)
             leader.daemon.start()
+            world.lasts(7)
     assert world.facts() == before
 
 
