@@ -1,10 +1,11 @@
-"""How `make test` shares the suite out among several processes (pytest-xdist, `-n 3`).
+"""How `make test` shares the suite out among several processes (pytest-xdist, `-n 4`).
 
-About half of the suite's time is waiting for engines, so three processes on two cores need far
+About half of the suite's time is waiting for engines, so four processes on two cores need far
 less than half of the time of one. What a newcomer gets wrong: letting any process take any
 test. A file's tests stay together and in their order, because they share engines, labs and
 clusters that take seconds to set up; a fixture of the session is made once in each process.
-The longest files begin, so that none of them is all that is left at the end.
+The longest files begin, so that none of them is all that is left at the end. What only
+computes (the simulation's seeds) yields to the rest by `nice`, or leases would end meanwhile.
 
 Without `-n` nothing of this takes part.
 """
@@ -17,7 +18,8 @@ import pytest
 
 LONGEST_FIRST = (
     "tests/faults/test_faults.py",
-    "tests/simulation/test_smoke.py",
+    "tests/simulation/test_seeds.py",
+    "tests/simulation/test_mutations.py",
     "tests/integration/test_deploy_compose.py",
     "tests/contract/test_docker_options.py",
     "tests/e2e/test_compose_cluster.py",

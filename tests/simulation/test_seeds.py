@@ -30,7 +30,12 @@ FIRST = int(os.environ.get("FIRST_SEED", random.SystemRandom().randrange(10**6, 
 @pytest.fixture(scope="module")
 def pool():
     """As many processes as cores; each plays one seed after the other."""
-    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as made:
+    with ProcessPoolExecutor(
+        os.cpu_count(),
+        mp_context=get_context("spawn"),
+        initializer=os.nice,  # tests that wait for leases and engines share the machine
+        initargs=(10,),
+    ) as made:
         yield made
 
 
