@@ -92,13 +92,25 @@ def lost(old: Liveness, now: float) -> Liveness:
 def overdue(old: Liveness, now: float, timers: Timers, *, lenient: bool = False) -> Liveness | None:
     """What to think of a node that has been silent until `now`; None: the same as before."""
     silent = now - old.last_seen
-    if silent >= timers.down_seconds:
+    if silent >= down_after(old, timers):
         return (
             None if old.state is NodeState.DOWN else replace(old, state=NodeState.DOWN, since=now)
         )
     if old.state is NodeState.READY and silent >= threshold(old, timers, lenient=lenient):
         return replace(old, state=NodeState.SUSPECT, since=now)
     return None
+
+
+def down_after(old: Liveness, timers: Timers) -> float:
+    """Seconds of silence after which a node is taken for down.
+
+    One that this leader has never heard may have been answered by the leader before it, and by
+    rights only up to the beginning of this epoch. But a store may take a leader's key away
+    wrongly (etcd 15247), and that one goes on for as long as its own lease.
+    """
+    if old.state is NodeState.UNKNOWN:
+        return timers.down_seconds + timers.leader_lease_seconds
+    return timers.down_seconds
 
 
 def threshold(old: Liveness, timers: Timers, *, lenient: bool) -> float:
@@ -120,7 +132,7 @@ def next_check(
             is_lenient = lenient.get(node, 0.0) > now
             times.append(each.last_seen + threshold(each, timers, lenient=is_lenient))
         elif each.state is not NodeState.DOWN:
-            times.append(each.last_seen + timers.down_seconds)
+            times.append(each.last_seen + down_after(each, timers))
     return min(times)
 
 

@@ -255,7 +255,24 @@ async def _most_nodes_fall_silent(world):
     await settles(world, user)
 
 
+async def _the_store_takes_the_key_of_a_leader_that_goes_on(world):
+    """S1 also while a leader that was wronged answers a node that its successor cannot hear."""
+    user = await _up(world, only=1)
+    old = world.leading()
+    new = next(machine for machine in world.schedulers if machine is not old)
+    away = _runs_on(world, "shop-only")[0]
+    world.network.cut(away.name, new.name)
+    world.network.cut(new.name, away.name)
+    await asyncio.sleep(1.21)
+    old.store.cut_requests = old.store.cut_answers = True
+    world.store.revoke_all()
+    await asyncio.sleep(45)
+    world.heal()
+    await settles(world, user)
+
+
 BOUNDS = [
+    _the_store_takes_the_key_of_a_leader_that_goes_on,
     _the_leader_dies,
     _a_node_is_cut_off,
     _everything_that_decides_is_off_for_long,

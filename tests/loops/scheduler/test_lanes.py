@@ -791,7 +791,7 @@ async def test_silence_is_noticed_at_its_exact_time(leader):
 async def test_a_node_that_this_leader_never_heard_is_unknown_and_then_down(leader):
     joined = await leader.join()
     assert leader.state(joined.node_id) is NodeState.UNKNOWN
-    await asyncio.sleep(16.5)
+    await asyncio.sleep(21.5)
     assert leader.state(joined.node_id) is NodeState.UNKNOWN
     await asyncio.sleep(1)
     assert leader.state(joined.node_id) is NodeState.DOWN
