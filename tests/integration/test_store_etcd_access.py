@@ -207,6 +207,7 @@ async def wasted(store):
 
 async def test_a_mostly_empty_file_is_rewritten_by_who_may(guarded, monkeypatch):
     monkeypatch.setattr("scheduler.store.etcd.upkeep.DEFRAGMENT_BYTES_MIN", 1)
+    monkeypatch.setattr("scheduler.store.etcd.upkeep.TIDY_MEMBERS_MIN", 1)
     async with opened(guarded) as store:
         await wasted(store)
         care = care_of(store)

@@ -65,7 +65,8 @@ class Connection:
         self.members = tuple(Member(url, credentials) for url in options.endpoints)
         self._randomness = randomness
         self._preferred = 0
-        self._token = ""
+        self.token = ""
+        """Of our user, as of the last call that needed one."""
         self._token_lock = asyncio.Lock()
         self._in_flight = 0
         self._landed = asyncio.Event()
@@ -99,7 +100,7 @@ class Connection:
                     return verdict[0]
                 if verdict.kind is Kind.OUTDATED and tokens_left:
                     tokens_left -= 1
-                    self._token = ""
+                    self.token = ""
                     continue
                 self._fail(verdict, member, is_write=is_write)
                 failed.add(member)
@@ -206,11 +207,11 @@ class Connection:
         """What goes with every call to this member. Raises AioRpcError, Unavailable."""
         if not self.options.user:
             return (("hasleader", "true"),)
-        if not self._token:
+        if not self.token:
             async with self._token_lock:
-                if not self._token:
-                    self._token = await self._authenticate(member)
-        return (("hasleader", "true"), ("token", self._token))
+                if not self.token:
+                    self.token = await self._authenticate(member)
+        return (("hasleader", "true"), ("token", self.token))
 
     async def _authenticate(self, member: Member) -> str:
         request = rpc_pb2.AuthenticateRequest(
@@ -231,7 +232,7 @@ class Connection:
 
     def forget_token(self) -> None:
         """The next call gets a new one."""
-        self._token = ""
+        self.token = ""
 
     # ------------------------------------------------------------------ closing
 

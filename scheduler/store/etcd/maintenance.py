@@ -19,6 +19,7 @@ from aetcd.rpc import rpc_pb2
 from homeport.seams import Clock, Randomness, jittered
 from scheduler.metrics import Metrics
 from scheduler.store.base import StoreError
+from scheduler.store.etcd.faults import Kind
 from scheduler.store.etcd.health import (
     NO_SPACE,
     MemberStatus,
@@ -137,9 +138,12 @@ class Maintenance:
         if not await member.ready(STATUS_SECONDS):
             return MemberStatus(url=member.url, trouble="no connection in time")
         try:
-            answer = await member.status(STATUS_SECONDS)
+            answer = await member.status(STATUS_SECONDS, connection.token)
         except grpc.aio.AioRpcError as error:
-            return MemberStatus(url=member.url, trouble=connection.judged(error).why)
+            verdict = connection.judged(error)
+            if verdict.kind is Kind.OUTDATED:
+                connection.forget_token()
+            return MemberStatus(url=member.url, trouble=verdict.why)
         if answer.leader:
             connection.recovered(member)
         return MemberStatus(

@@ -83,9 +83,12 @@ class Member:
             return False
         return True
 
-    async def status(self, seconds: float) -> Any:
-        """What it says of itself, which needs neither a quorum nor a user. Raises AioRpcError."""
-        answer = await self.maintenance.Status(rpc_pb2.StatusRequest(), timeout=seconds)
+    async def status(self, seconds: float, token: str = "") -> Any:
+        """What it says of itself, which needs no quorum, nor as yet a token. Raises AioRpcError."""
+        metadata = (("token", token),) if token else ()
+        answer = await self.maintenance.Status(
+            rpc_pb2.StatusRequest(), metadata=metadata, timeout=seconds
+        )
         self.version = answer.version
         return answer
 

@@ -22,6 +22,9 @@ COMPACT_REVISIONS_MIN = 1_000
 """Less than that is not worth a compaction."""
 DEFRAGMENT_BYTES_MIN = 104_857_600
 """A file is defragmented when it would shrink by so much, and by half."""
+TIDY_MEMBERS_MIN = 3
+"""A member that is rewritten does not answer meanwhile. With fewer the store would stand still, and
+the leader lose its lease, for nothing but tidiness."""
 PAUSE_SECONDS = 600.0
 """Between two defragmentations for tidiness, and between two answers to NOSPACE."""
 
@@ -118,7 +121,7 @@ def _compaction(memory: Memory, revision: int, now: float) -> Compact | None:
 
 
 def _tidying(statuses: Sequence[MemberStatus], memory: Memory, now: float) -> Defragment | None:
-    if not _all_well(statuses):
+    if len(statuses) < TIDY_MEMBERS_MIN or not _all_well(statuses):
         return None
     last = max(memory.defragmented.values(), default=None)
     if last is not None and now - last < PAUSE_SECONDS:

@@ -3,6 +3,8 @@
 from dataclasses import replace
 from itertools import pairwise
 
+import pytest
+
 from scheduler.store.etcd.health import Alarm, MemberStatus
 from scheduler.store.etcd.upkeep import (
     HISTORY_REVISIONS,
@@ -101,6 +103,10 @@ class TestFiles:
     def test_a_little_waste_is_left_alone(self):
         assert decide(members(size_mib=90, used_mib=1), Memory(), 0)[0] is None
         assert decide(members(size_mib=1_000, used_mib=600), Memory(), 0)[0] is None
+
+    @pytest.mark.parametrize("count", [1, 2])
+    def test_without_a_majority_beside_it_no_member_is_stopped_for_tidiness(self, count):
+        assert decide(members(size_mib=300, used_mib=100, count=count), Memory(), 0)[0] is None
 
     def test_no_member_is_stopped_while_another_is_away(self):
         statuses = members(size_mib=300, used_mib=100)
