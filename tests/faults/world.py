@@ -46,6 +46,9 @@ def compose(shared: Path) -> str:
 services:
   web:
     image: hp/healthy:1
+    # Patient: on a busy machine starting the check itself may take seconds.
+    healthcheck:
+      {{test: ["CMD-SHELL", "test ! -e /tmp/sick"], interval: 2s, timeout: 30s, retries: 5}}
     deploy:
       replicas: 3
       resources: {{reservations: {{cpus: "0.05", memory: 16M}}}}
@@ -250,6 +253,10 @@ class World:
         """Whether a witness has written lately."""
         last = witness.last_beat_ns(self.shared, f"{STACK}-{service}-1")
         return now_ns() - last < within_seconds * 1e9
+
+    def steady(self) -> dict[str, tuple[str, int, str, int]]:
+        """The facts of all containers but the exclusive movable one's, which may be moved."""
+        return {name: fact for name, fact in self.facts().items() if "mover" not in name}
 
     def facts(self) -> dict[str, tuple[str, int, str, int]]:
         """host/name -> (id, pid, started at, restart count) of every container."""
