@@ -690,6 +690,7 @@ def _unknown(
         liveness.status,
         request.containers,
         all_of_them=request.all,
+        status_of=observed.status,
         now_ms=authority.clock.wall_ms(),
     )
 

@@ -12,9 +12,9 @@ not for us to guess.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from homeport.lifecycle import Desired
+from homeport.lifecycle import Desired, TaskState
 from homeport.model import (
     Cause,
     Node,
@@ -23,9 +23,11 @@ from homeport.model import (
     Service,
     Task,
     TaskId,
+    TaskStatus,
     UnknownContainer,
     split_task_id,
 )
+from scheduler.cluster import keys
 from scheduler.cluster.changes import ABSENT, Put
 from scheduler.cluster.tables import View
 from scheduler.placement import requirements as needs
@@ -55,12 +57,16 @@ def adopt(
     names: Iterable[str],
     *,
     all_of_them: bool,
+    status_of: Callable[[TaskId], TaskStatus | None],
     now_ms: int,
 ) -> Verdicts:
-    """Records for the containers that are to be managed again."""
+    """Records for the containers that are to be managed again.
 
-    def task_of(unknown: UnknownContainer) -> Task:
-        return _adopted(view, node, unknown, now_ms)
+    `status_of` says what is observed of a task that has a record.
+    """
+
+    def task_of(unknown: UnknownContainer) -> list[Put]:
+        return _adopted(view, node, unknown, status_of, now_ms)
 
     return _judge(node, status, names, all_of_them=all_of_them, task_of=task_of)
 
@@ -72,12 +78,13 @@ def forget(
     names: Iterable[str],
     *,
     all_of_them: bool,
+    status_of: Callable[[TaskId], TaskStatus | None],
     now_ms: int,
 ) -> Verdicts:
     """Records for the containers that are to go."""
 
-    def task_of(unknown: UnknownContainer) -> Task:
-        return _forgotten(view, node, unknown, now_ms)
+    def task_of(unknown: UnknownContainer) -> list[Put]:
+        return [_forgotten(view, node, unknown, now_ms)]
 
     return _judge(node, status, names, all_of_them=all_of_them, task_of=task_of)
 
@@ -103,7 +110,7 @@ def _judge(
     names: Iterable[str],
     *,
     all_of_them: bool,
-    task_of: Callable[[UnknownContainer], Task],
+    task_of: Callable[[UnknownContainer], list[Put]],
 ) -> Verdicts:
     unknown = reported(status)
     chosen: dict[TaskId, UnknownContainer] = {}
@@ -122,19 +129,19 @@ def _judge(
     tasks: list[TaskId] = []
     taken: set[tuple[str, int]] = set()
     for each in chosen.values():
+        slot = split_task_id(each.task)[:2]
         try:
-            task = task_of(each)
+            if slot in taken:
+                raise _No("another container of the same slot is adopted with it")  # noqa: TRY301
+            written = task_of(each)
         except _No as no:
             refused.append((container_name(each.task), str(no)))
             continue
-        if task.desired is Desired.RUNNING:
-            if (task.service, task.slot) in taken:
-                why = "another container of the same slot is adopted with it"
-                refused.append((container_name(task.id), why))
-                continue
-            taken.add((task.service, task.slot))
-        puts.append(Put(task, ABSENT, task.reason))
-        tasks.append(task.id)
+        first = written[0].value
+        if isinstance(first, Task) and first.desired is Desired.RUNNING:
+            taken.add(slot)
+        puts += written
+        tasks.append(each.task)
     return Verdicts(puts=tuple(puts), tasks=tuple(tasks), refused=tuple(refused))
 
 
@@ -144,7 +151,13 @@ def _is_called(unknown: UnknownContainer, name: str) -> bool:
     )
 
 
-def _adopted(view: View, node: Node, unknown: UnknownContainer, now_ms: int) -> Task:
+def _adopted(
+    view: View,
+    node: Node,
+    unknown: UnknownContainer,
+    status_of: Callable[[TaskId], TaskStatus | None],
+    now_ms: int,
+) -> list[Put]:
     service_id, slot, n = split_task_id(unknown.task)
     service = view.service(service_id)
     if service is None:
@@ -155,7 +168,8 @@ def _adopted(view: View, node: Node, unknown: UnknownContainer, now_ms: int) -> 
     if service.removing:
         raise _No(f"service {service.name} of stack {service.stack} is being removed")
     _refuse_recorded(view, node.id, unknown.task)
-    _refuse_slot(view, service, slot, node, n)
+    _refuse_number(service, slot, node)
+    older = _superseded(view, service, slot, node, n, status_of)
     reason = "adopted by an operator's word"
     generation = unknown.generation
     spec = view.spec(service_id, generation)
@@ -166,7 +180,7 @@ def _adopted(view: View, node: Node, unknown: UnknownContainer, now_ms: int) -> 
     if spec is None:
         raise _No(f"the store has no spec of service {service.name}: apply its stack first")
     required = requirements_of(view, service_id, generation)
-    return Task(
+    task = Task(
         service=service_id,
         slot=slot,
         n=n,
@@ -178,12 +192,14 @@ def _adopted(view: View, node: Node, unknown: UnknownContainer, now_ms: int) -> 
         exclusive=needs.is_exclusive(spec.spec, required, service),
         created_ms=now_ms,
     )
+    return [Put(task, ABSENT, reason), *older]
 
 
-def _forgotten(view: View, node: Node, unknown: UnknownContainer, now_ms: int) -> Task:
+def _forgotten(view: View, node: Node, unknown: UnknownContainer, now_ms: int) -> Put:
     service_id, slot, n = split_task_id(unknown.task)
     _refuse_recorded(view, node.id, unknown.task)
-    return Task(
+    reason = "forgotten by an operator's word"
+    task = Task(
         service=service_id,
         slot=slot,
         n=n,
@@ -191,9 +207,10 @@ def _forgotten(view: View, node: Node, unknown: UnknownContainer, now_ms: int) -
         generation=max(1, unknown.generation),
         desired=Desired.REMOVED,
         cause=Cause.OPERATOR,
-        reason="forgotten by an operator's word",
+        reason=reason,
         created_ms=now_ms,
     )
+    return Put(task, ABSENT, reason)
 
 
 def _refuse_recorded(view: View, node: NodeId, task: TaskId) -> None:
@@ -209,7 +226,7 @@ def _refuse_recorded(view: View, node: NodeId, task: TaskId) -> None:
     raise _No("it has a record again: nothing is to be done")
 
 
-def _refuse_slot(view: View, service: Service, slot: int, node: Node, n: int) -> None:
+def _refuse_number(service: Service, slot: int, node: Node) -> None:
     if service.mode.is_global:
         if slot != node.number:
             raise _No(
@@ -221,14 +238,37 @@ def _refuse_slot(view: View, service: Service, slot: int, node: Node, n: int) ->
             f"{service.name} has {service.replicas} replicas, and this is number {slot}: scale it"
             " up first, or forget this one"
         )
-    others = view.tasks_of_slot(service.id, slot)
-    for other in others:
-        if other.outcome is None:
+
+
+def _superseded(
+    view: View,
+    service: Service,
+    slot: int,
+    node: Node,
+    n: int,
+    status_of: Callable[[TaskId], TaskStatus | None],
+) -> list[Put]:
+    """The slot's other tasks, which are to go.
+
+    A restored store knows an older task of the slot. Its agent does not start it while this
+    container runs, so nothing is lost with it.
+    """
+    older: list[Put] = []
+    for other in view.tasks_of_slot(service.id, slot):
+        if other.n > n:
+            raise _No(f"slot {slot} of {service.name} had a later task than this: forget it")
+        if other.outcome is not None:
+            continue
+        status = status_of(other.id)
+        is_held = status is not None and status.state.value < TaskState.STARTING.value
+        if other.node != node.id or not is_held or other.desired is not Desired.RUNNING:
             home = view.node(other.node)
             where = home.name if home is not None else other.node
             raise _No(
                 f"slot {slot} of {service.name} has task {container_name(other.id)} on node"
                 f" {where}: forget this one, or end that one first"
             )
-    if any(other.n > n for other in others):
-        raise _No(f"slot {slot} of {service.name} had a later task than this: forget it")
+        reason = f"the slot's later container, number {n}, was adopted by an operator's word"
+        fresh = replace(other, desired=Desired.REMOVED, cause=Cause.OPERATOR, reason=reason)
+        older.append(Put(fresh, view.version(keys.task(other.id)), reason))
+    return older

@@ -49,6 +49,7 @@ def adopt(world, status, *names, node="a", everything=False):
         status,
         names,
         all_of_them=everything,
+        status_of=world.observed.status,
         now_ms=world.now_ms,
     )
 
@@ -60,6 +61,7 @@ def forget(world, status, *names, node="a", everything=False):
         status,
         names,
         all_of_them=everything,
+        status_of=world.observed.status,
         now_ms=world.now_ms,
     )
 
@@ -113,6 +115,28 @@ def test_a_slot_that_has_a_task_is_refused(world):
     second = TaskId(f"{service}/1/{newer.n + 1}")
     assert "end that one first" in refusal(adopt(world, told(second), everything=True))
     assert "has a record again" in refusal(adopt(world, told(newer.id), everything=True, node="a"))
+
+
+def test_an_older_task_that_waits_for_the_container_makes_room_for_it(world):
+    # A restored store: it has the slot's task of yesterday, which is not started beside this.
+    service = world.apply(builders.spec("web"), replicas=1)
+    world.rest()
+    (older,) = world.live(service)
+    where = world.tables.node(older.node).name
+    later = TaskId(f"{service}/1/{older.n + 1}")
+    world.report(older.id, TaskState.READY)
+    other = "b" if where == "a" else "a"
+    assert "end that one" in refusal(adopt(world, told(later), everything=True, node=other))
+    verdicts = adopt(world, told(later), everything=True, node=where)
+    assert verdicts.tasks == (later,)
+    world.commit(verdicts.puts)
+    world.rest()
+    assert [each.id for each in world.live(service)] == [later]
+    assert world.tables.task(older.id).desired is Desired.REMOVED
+    world.report(older.id, TaskState.REMOVED)
+    world.report(later, TaskState.RUNNING)
+    world.rest()
+    assert [each.id for each in world.tables.tasks_of_service(service)] == [later]
 
 
 def test_a_slot_beyond_the_replicas_is_refused(world):
