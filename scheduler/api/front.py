@@ -27,6 +27,9 @@ UNARY_SECONDS = 4.0
 """How long the leader may take for a write: without it the caller hears of that within 5 s."""
 STORE_SECONDS = 3.8
 """How long the store may take for a write that is made here, or at the leader."""
+BYTES_PER_SECOND = 262_144
+"""What a slow card takes of a large apply, which is many transactions: so much longer it may
+take. Each transaction has its own deadline, so a store that is away is told as soon as ever."""
 OBSERVED_SECONDS = 2.0
 """And for a read that can be answered without it."""
 CONFIRM_SECONDS = 1.0
@@ -86,23 +89,26 @@ class Front:
                 await self._confirm(caller)
             case Way.ASK:
                 began = asyncio.get_running_loop().time()
-                answer = await self._ask(method, request, caller, UNARY_SECONDS)
+                more = request.ByteSize() / BYTES_PER_SECOND
+                answer = await self._ask(method, request, caller, UNARY_SECONDS + more)
                 spent = asyncio.get_running_loop().time() - began
                 # Never longer than there is for the call: it is done, and must not fail by this.
                 await self._own_write(
-                    getattr(answer, "revision", 0), min(OWN_WRITE_SECONDS, UNARY_SECONDS - spent)
+                    getattr(answer, "revision", 0),
+                    min(OWN_WRITE_SECONDS, UNARY_SECONDS + more - spent),
                 )
                 return answer
             case Way.CONFIRM:
                 await self._confirm(caller)
             case Way.HERE:
                 pass
+        limit = STORE_SECONDS + request.ByteSize() / BYTES_PER_SECOND
         try:
-            async with asyncio.timeout(STORE_SECONDS):
+            async with asyncio.timeout(limit):
                 return await getattr(self._control, method)(request)
         except TimeoutError as error:
             raise StoreSilent(
-                f"{self._store.name} did not answer within {STORE_SECONDS} s; it is not known"
+                f"{self._store.name} did not answer within {limit:.1f} s; it is not known"
                 " whether it did what it was asked for"
             ) from error
 
