@@ -1,8 +1,8 @@
 """The top-level docker-compose.yml, brought up as a user would, by a real Compose implementation.
 
-Both images are built from our Dockerfiles as they are. Only the two public images below them are
-stand-ins (tests/testbed/base_images.py says what that leaves unproved), since no test may depend
-on a registry.
+Both images are built from our Dockerfiles as they are. Only the public images below and beside
+them are stand-ins (tests/testbed/base_images.py says what that leaves unproved), since no test may
+depend on a registry.
 """
 
 import hashlib
@@ -137,7 +137,12 @@ class Demonstration:
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     """An engine with the stand-ins, on which both images have been built."""
-    needs = (requirements.ENGINE, requirements.PROMETHEUS, {"docker-compose": "docker-compose"})
+    needs = (
+        requirements.ENGINE,
+        requirements.PROMETHEUS,
+        requirements.ETCD,
+        {"docker-compose": "docker-compose"},
+    )
     if problem := requirements.missing(*needs, root=True):
         pytest.fail(problem, pytrace=False)
     wheels = tmp_path_factory.mktemp("wheels")
@@ -147,6 +152,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
         client = engine.client(timeout_seconds=300)
         base_images.python_base(client, _python_base_name(), wheels)
         base_images.prometheus(client, _services()["prometheus"]["image"])
+        base_images.etcd(client, _services()["etcd"]["image"])
         Demonstration(engine, tmp_path_factory.mktemp("unused")).compose(
             # The other agent has the same image.
             "build", "--quiet", "scheduler", "agent-1"
@@ -196,6 +202,10 @@ def _ready_nodes(client: Client) -> list[str]:
     return sorted(
         view.node.name for view in client.nodes() if view.state == types_pb2.NODE_STATE_READY
     )
+
+
+def _states(client: Client, stack: str) -> list[Any]:
+    return [view.status.state for view in client.tasks(stack=stack)]
 
 
 # ------------------------------------------------------------------------------------- images
@@ -280,7 +290,7 @@ def test_prometheus_sees_the_scheduler_and_both_agents(demonstration: Demonstrat
 
 def test_the_containers_are_healthy_by_their_own_checks(demonstration: Demonstration) -> None:
     docker = demonstration.engine.client()
-    for name in ("scheduler", "agent-1", "agent-2"):
+    for name in ("etcd", "scheduler", "agent-1", "agent-2"):
         (container,) = demonstration.containers(
             **{"com.docker.compose.project": PROJECT, "com.docker.compose.service": name}
         )
@@ -289,6 +299,29 @@ def test_the_containers_are_healthy_by_their_own_checks(demonstration: Demonstra
         run = docker.exec_create(container["Id"], check)
         said = docker.exec_start(run["Id"])
         assert docker.exec_inspect(run["Id"])["ExitCode"] == 0, said
+
+
+def test_the_cluster_is_kept_in_etcd_and_outlives_every_container_of_the_control_plane(
+    demonstration: Demonstration,
+) -> None:
+    demonstration.homeport("apply", "-f", "-", "--wait", "--timeout", "60", text=STACK)
+    keys = demonstration.compose(
+        "exec", "-T", "etcd", "/usr/local/bin/etcdctl", "get", "--prefix", "--keys-only", "/"
+    ).split()
+    assert [key for key in keys if key.startswith("/homeport/stacks/")]
+    before = {each["Id"] for each in demonstration.containers(**{"dev.homeport.task": ""})}
+    demonstration.compose("rm", "--stop", "--force", "etcd", "scheduler")
+    demonstration.compose("up", "--detach", "--no-build")
+    with Client(demonstration.api) as client:
+        demonstration.wait_until(
+            lambda: _states(client, "shown") == [types_pb2.TASK_STATE_RUNNING] * 4,
+            "four tasks that run",
+        )
+    assert before == {each["Id"] for each in demonstration.containers(**{"dev.homeport.task": ""})}
+    demonstration.homeport("rm", "shown")
+    demonstration.wait_until(
+        lambda: not demonstration.containers(**{"dev.homeport.task": ""}), "an empty engine"
+    )
 
 
 def test_down_leaves_nothing_on_the_engine(demonstration: Demonstration) -> None:

@@ -2,9 +2,9 @@
 
 Our Dockerfiles and the top-level Compose file name images that a test machine may not be able to
 pull. Under those names the engine gets images from here: the machine's own Python (Homeport runs
-on it, so it is there), or Debian's Prometheus. What a newcomer gets wrong: a program copied
-alone does not start; its loader looks for its libraries at the paths that it was linked with, so
-they travel at exactly these.
+on it, so it is there), or Debian's Prometheus and etcd. What a newcomer gets wrong: a program
+copied alone does not start; its loader looks for its libraries at the paths that it was linked
+with, so they travel at exactly these.
 
 What a stand-in does not show: whether the public image under that name exists and has the tools
 that the Dockerfile uses. It has a shell, Python with `venv`, and little else; a Dockerfile that
@@ -89,6 +89,23 @@ def prometheus(client: docker.APIClient, name: str) -> None:
         'ENTRYPOINT ["/bin/prometheus"]',
         'CMD ["--config.file=/etc/prometheus/prometheus.yml","--storage.tsdb.path=/prometheus"]',
     ]
+    _import(client, name, root, changes)
+
+
+def etcd(client: docker.APIClient, name: str) -> None:
+    """Give the engine this machine's etcd as the image `name`, laid out like the public one.
+
+    RuntimeError where it is not installed.
+    """
+    root = _Root()
+    for word in ("etcd", "etcdctl"):
+        program = shutil.which(word)
+        if program is None:
+            raise RuntimeError(f"{word} is missing (Debian's etcd): `make test` installs it")
+        root.file(Path(program), f"/usr/local/bin/{word}")
+        root.libraries([Path(program)])
+    root.folder("/var/lib/etcd", mode=0o755)
+    changes = ["ENV PATH=/usr/local/bin", "EXPOSE 2379 2380", 'CMD ["/usr/local/bin/etcd"]']
     _import(client, name, root, changes)
 
 
