@@ -19,6 +19,11 @@ from homeport.v1 import control_pb2
 from tests.contract.stores import quick_etcd
 from tests.integration.processes import Agent, Scheduler, running, service, stack, state_of, until
 
+pytestmark = pytest.mark.timeout(300)
+
+START_SECONDS = 90
+"""How fast a process starts is not judged here."""
+
 
 @pytest.fixture
 def processes():
@@ -29,10 +34,21 @@ def processes():
         process.end(signal.SIGKILL)
 
 
-def leading(processes, scheduler):
+def leading(processes, folder, **more):
     """A scheduler that is ended in any case, once it leads."""
+    scheduler = Scheduler(folder, start_seconds=START_SECONDS, **more)
     processes.append(scheduler)
-    return scheduler.leads()
+    until("it leads", lambda: _leads(scheduler), START_SECONDS)
+    return scheduler
+
+
+def _leads(scheduler):
+    with Client(scheduler.address) as client:
+        try:
+            found = client.get_cluster(control_pb2.GetClusterRequest(), 5.0)
+        except CallFailed:
+            return False
+        return found.leader and not found.observed_unknown_since_ms
 
 
 def homeport(*arguments, ok=True, env=None, **more):
@@ -43,7 +59,7 @@ def homeport(*arguments, ok=True, env=None, **more):
         check=False,
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=120,
         env={**clean, **(env or {})},
         **more,
     )
@@ -67,7 +83,7 @@ def lives(client, *stacks):
     }
 
 
-def known_again(client, stacks, count, seconds=30):
+def known_again(client, stacks, count, seconds=90):
     """Wait until agents have told the new leader of all these tasks."""
 
     def check():
@@ -99,13 +115,13 @@ def events(client):
 
 
 def test_a_cluster_moves_to_etcd_and_back_and_no_container_notices(tmp_path, processes):
-    scheduler = leading(processes, Scheduler(tmp_path / "s"))
+    scheduler = leading(processes, tmp_path / "s")
     agents = [Agent(tmp_path / name, scheduler.address, name) for name in ("n1", "n2")]
     processes += agents
     state = ("--state-dir", tmp_path / "s" / "state")
     with Client(scheduler.address) as client:
         client.apply(control_pb2.ApplyRequest(stack=stack("hello", service(replicas=4))))
-        running(client, "hello", 4)
+        running(client, "hello", 4, START_SECONDS)
         before = lives(client, "hello")
         refused = homeport("store", "migrate", "--to", "etcd", *state, ok=False)
         assert "has the store" in refused  # a scheduler works on it
@@ -118,7 +134,7 @@ def test_a_cluster_moves_to_etcd_and_back_and_no_container_notices(tmp_path, pro
 
         refused = homeport("scheduler", "--http", "", *state, ok=False)
         assert "was moved to etcd" in refused
-        again = leading(processes, _with_etcd(tmp_path / "e", scheduler.address, env))
+        again = _with_etcd(processes, tmp_path / "e", scheduler.address, env)
         with Client(again.address) as client:
             known_again(client, ["hello"], 4)
             assert lives(client, "hello") == before
@@ -130,41 +146,37 @@ def test_a_cluster_moves_to_etcd_and_back_and_no_container_notices(tmp_path, pro
             assert "stop all schedulers first" in refused
         assert again.end() == 0
         assert "incarnation 3" in homeport("store", "migrate", "--from", "etcd", *state, env=env)
-    third = leading(processes, Scheduler(tmp_path / "s", listen=scheduler.address))
+    third = leading(processes, tmp_path / "s", listen=scheduler.address)
     with Client(third.address) as client:
         known_again(client, ["hello"], 5)
         assert lives(client, "hello") == before
         assert incarnation(client) == 3
         client.scale(control_pb2.ScaleRequest(stack="hello", replicas={"web": 2}))
-        running(client, "hello", 2)
+        running(client, "hello", 2, START_SECONDS)
 
 
-def _with_etcd(folder, listen, env):
-    folder.mkdir(exist_ok=True)
-    for name, value in env.items():
-        os.environ[name] = value
-    try:
-        return Scheduler(folder, store="etcd", listen=listen)
-    finally:
-        for name in env:
-            del os.environ[name]
+def _with_etcd(processes, folder, listen, env):
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in env.items():
+            patch.setenv(name, value)
+        return leading(processes, folder, store="etcd", listen=listen)
 
 
 def test_a_backup_is_restored_on_another_machine_and_agents_are_pointed_there(tmp_path, processes):
-    scheduler = leading(processes, Scheduler(tmp_path / "s"))
+    scheduler = leading(processes, tmp_path / "s")
     agents = [Agent(tmp_path / name, scheduler.address, name) for name in ("n1", "n2")]
     processes += agents
     file = tmp_path / "homeport.backup"
     with Client(scheduler.address) as client:
         client.apply(control_pb2.ApplyRequest(stack=stack("hello", service(replicas=3))))
-        running(client, "hello", 3)
+        running(client, "hello", 3, START_SECONDS)
         assert "records" in homeport("-s", scheduler.address, "backup", file)
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
         assert "exists already" in homeport("-s", scheduler.address, "backup", file, ok=False)
         _check_that_a_full_disk_leaves_nothing(scheduler.address, tmp_path)
         # What the backup does not know: a stack, and a replica more.
         client.apply(control_pb2.ApplyRequest(stack=stack("later", service(replicas=2))))
-        running(client, "later", 2)
+        running(client, "later", 2, START_SECONDS)
         before = lives(client, "hello", "later")
     scheduler.end(signal.SIGKILL)
 
@@ -173,7 +185,7 @@ def test_a_backup_is_restored_on_another_machine_and_agents_are_pointed_there(tm
     state = ("--state-dir", other / "state")
     assert "incarnation 2" in homeport("restore", file, *state)
     assert "is not empty" in homeport("restore", file, *state, ok=False)
-    elsewhere = leading(processes, Scheduler(other, listen=f"127.0.0.1:{free_port()}"))
+    elsewhere = leading(processes, other, listen=f"127.0.0.1:{free_port()}")
     for agent in agents:
         homeport("agent", "point", elsewhere.address, "--state-dir", agent.folder / "state")
     with Client(elsewhere.address) as client:
@@ -184,14 +196,14 @@ def test_a_backup_is_restored_on_another_machine_and_agents_are_pointed_there(tm
         def unknown():
             return sum(len(node.status.unknown_containers) for node in client.nodes())
 
-        until("the two that are newer are told as unknown", lambda: unknown() == 2)
+        until("the two that are newer are told as unknown", lambda: unknown() == 2, 60)
         assert "Stopping" not in events(client)
         # Ids are not used again: a replica more is no copy of what runs as unknown.
         client.apply(control_pb2.ApplyRequest(stack=stack("later", service(replicas=2))))
-        running(client, "later", 2)
+        running(client, "later", 2, START_SECONDS)
         assert unknown() == 2
         client.scale(control_pb2.ScaleRequest(stack="hello", replicas={"web": 4}))
-        running(client, "hello", 4)
+        running(client, "hello", 4, START_SECONDS)
         assert max(task.task.n for task in client.tasks(stack="hello")) > 10_000
 
 
@@ -209,18 +221,18 @@ def test_a_store_that_is_swapped_for_an_older_one_stops_nothing_until_an_operato
     tmp_path, processes
 ):
     # F23: the same incarnation, and a past that agents have left behind.
-    scheduler = leading(processes, Scheduler(tmp_path / "s"))
+    scheduler = leading(processes, tmp_path / "s")
     agent = Agent(tmp_path / "n1", scheduler.address, "n1")
     processes.append(agent)
     with Client(scheduler.address) as client:
         client.apply(control_pb2.ApplyRequest(stack=stack("hello", service(replicas=2))))
-        running(client, "hello", 2)
+        running(client, "hello", 2, START_SECONDS)
     assert scheduler.end() == 0
     old = {path.name: path.read_bytes() for path in (tmp_path / "s" / "state").glob("store.db*")}
-    scheduler = leading(processes, Scheduler(tmp_path / "s", listen=scheduler.address))
+    scheduler = leading(processes, tmp_path / "s", listen=scheduler.address)
     with Client(scheduler.address) as client:
         client.apply(control_pb2.ApplyRequest(stack=stack("later", service(replicas=3))))
-        running(client, "later", 3)
+        running(client, "later", 3, START_SECONDS)
         known_again(client, ["hello"], 2)
         before = lives(client, "hello", "later")
     assert scheduler.end() == 0
@@ -229,40 +241,40 @@ def test_a_store_that_is_swapped_for_an_older_one_stops_nothing_until_an_operato
     for name, data in old.items():
         (tmp_path / "s" / "state" / name).write_bytes(data)
 
-    scheduler = leading(processes, Scheduler(tmp_path / "s", listen=scheduler.address))
+    scheduler = leading(processes, tmp_path / "s", listen=scheduler.address)
     with Client(scheduler.address) as client:
 
         def said():
             return client.get_cluster(control_pb2.GetClusterRequest()).store_trouble
 
-        assert "accept-restore" in until("the trouble is told", said)
+        assert "accept-restore" in until("the trouble is told", said, 60)
         assert "StoreIsBehind" in events(client)
         with pytest.raises(CallFailed, match="accept-restore"):
             client.scale(control_pb2.ScaleRequest(stack="hello", replicas={"web": 1}))
         assert "incarnation 2" in homeport("-s", scheduler.address, "store", "accept-restore")
-        known_again(client, ["hello"], 2, 60)
+        known_again(client, ["hello"], 2)
         now = lives(client, "hello")
         assert now == {name: life for name, life in before.items() if name in now}
 
         def unknown():
             return [len(node.status.unknown_containers) for node in client.nodes()]
 
-        until("what is newer runs on, unknown", lambda: unknown() == [3])
+        until("what is newer runs on, unknown", lambda: unknown() == [3], 60)
         assert not said()
         client.scale(control_pb2.ScaleRequest(stack="hello", replicas={"web": 3}))
-        running(client, "hello", 3)
+        running(client, "hello", 3, START_SECONDS)
 
 
 def test_every_key_of_etcd_is_deleted_and_nothing_stops(tmp_path, processes):
     with quick_etcd() as etcd:
         env = etcd.environment()
-        scheduler = leading(processes, _with_etcd(tmp_path / "s", "127.0.0.1:0", env))
+        scheduler = _with_etcd(processes, tmp_path / "s", "127.0.0.1:0", env)
         agent = Agent(tmp_path / "n1", scheduler.address, "n1")
         processes.append(agent)
         file = tmp_path / "b"
         with Client(scheduler.address) as client:
             client.apply(control_pb2.ApplyRequest(stack=stack("hello", service(replicas=3))))
-            running(client, "hello", 3)
+            running(client, "hello", 3, START_SECONDS)
             before = lives(client, "hello")
             homeport("-s", scheduler.address, "backup", file)
             etcd.ctl("del", "--prefix", "/homeport/")
@@ -273,12 +285,12 @@ def test_every_key_of_etcd_is_deleted_and_nothing_stops(tmp_path, processes):
                 except CallFailed:
                     return ""
 
-            assert "restore" in until("the trouble is told", said, 30)
+            assert "restore" in until("the trouble is told", said, 60)
         assert scheduler.end() == 0
         homeport("restore", file, "--store", "etcd", "--state-dir", tmp_path / "x", env=env)
-        scheduler = leading(processes, _with_etcd(tmp_path / "s", scheduler.address, env))
+        scheduler = _with_etcd(processes, tmp_path / "s", scheduler.address, env)
         with Client(scheduler.address) as client:
-            known_again(client, ["hello"], 3, 60)
+            known_again(client, ["hello"], 3)
             assert lives(client, "hello") == before
             assert incarnation(client) == 2
 
@@ -288,7 +300,7 @@ class TestFiles:
 
     @pytest.fixture
     def file(self, tmp_path, processes):
-        scheduler = leading(processes, Scheduler(tmp_path / "s"))
+        scheduler = leading(processes, tmp_path / "s")
         with Client(scheduler.address) as client:
             client.apply(control_pb2.ApplyRequest(stack=stack("hello", service(replicas=1))))
         assert scheduler.end() == 0
