@@ -14,8 +14,7 @@ from homeport.cli import interrupts
 interrupts.TERM_SECONDS = float(sys.argv[1])
 interrupts.interrupts.restore = lambda: print("the terminal is put back", flush=True)
 with interrupts.interrupts.caught():
-    if sys.argv[2] == "term":
-        interrupts.interrupts.set_term()
+    interrupts.interrupts.set_term()
     word = "ready"
     while True:
         try:
@@ -30,12 +29,12 @@ with interrupts.interrupts.caught():
 
 @pytest.fixture
 def stubborn():  # type: ignore[no-untyped-def]
-    """A process that swallows every KeyboardInterrupt: start(seconds of its term, kind)."""
+    """A process that swallows every KeyboardInterrupt: start(seconds of its term)."""
     started = []
 
-    def start(seconds: float, kind: str) -> subprocess.Popen[str]:
+    def start(seconds: float) -> subprocess.Popen[str]:
         process = subprocess.Popen(
-            [sys.executable, "-c", SWALLOWS, str(seconds), kind],
+            [sys.executable, "-c", SWALLOWS, str(seconds)],
             stdout=subprocess.PIPE,
             text=True,
             env={**os.environ, "PYTHONPATH": os.getcwd()},
@@ -52,15 +51,14 @@ def stubborn():  # type: ignore[no-untyped-def]
 
 
 def test_an_interrupt_that_is_swallowed_ends_the_process_when_its_term_is_up(stubborn) -> None:  # type: ignore[no-untyped-def]
-    process = stubborn(0.2, "term")
+    process = stubborn(0.2)
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=20)
     assert (process.returncode, out) == (130, "swallowed\nthe terminal is put back\n")
 
 
-@pytest.mark.parametrize("kind", ["term", "none"])
-def test_the_second_interrupt_ends_the_process_at_once(stubborn, kind) -> None:  # type: ignore[no-untyped-def]
-    process = stubborn(3600, kind)
+def test_the_second_interrupt_ends_the_process_at_once(stubborn) -> None:  # type: ignore[no-untyped-def]
+    process = stubborn(3600)
     process.send_signal(signal.SIGINT)
     assert process.stdout.readline() == "swallowed\n"
     process.send_signal(signal.SIGINT)
