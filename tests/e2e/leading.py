@@ -181,11 +181,12 @@ class Trial:
                     # What is not needed goes again: the machine is to hold out.
                     if count >= 3:
                         gone = f"w{number}-{count - 3}"
+                        # Before it is asked for: a reader may see it done before we hear of it.
+                        self.noticed.acknowledged.pop(gone, None)
                         client.remove_stack(
                             control_pb2.RemoveStackRequest(stack=gone, request_id=f"rm-{gone}"),
                             30.0,
                         )
-                        self.noticed.acknowledged.pop(gone)
                 except CallFailed as error:
                     self.noticed.failed_writes.append(f"{name}: {error}")
                 self._stop.wait(0.2)
@@ -255,6 +256,8 @@ class Trial:
         for thread in self._threads:
             thread.join(60)
         until("a leader", self.leader, START_SECONDS)
+        # Agents tell a new leader what runs: until then it is unknown, and not gone.
+        until("all nodes have reported", lambda: len(self.steady_facts()) == STEADY, START_SECONDS)
         there = {each.name for each in self.client.stacks() if not each.removing}
         return set(self.noticed.acknowledged) | {"steady"}, there
 
