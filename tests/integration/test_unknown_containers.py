@@ -20,6 +20,8 @@ from scheduler.store.base import Write
 from scheduler.store.sqlite import SqliteStore
 from tests.integration.processes import Process, Scheduler, running, until
 
+pytestmark = pytest.mark.timeout(180)
+
 
 class ProcessAgent(Process):
     """An agent that runs plain processes."""
