@@ -267,9 +267,11 @@ def late_write(world: World) -> None:
             epoch = world.cluster.status().epoch
             world.wait(lambda: sum(relay.connections for relay in relays), "a connection")
             world.lasts(2)
+            follower = world.cluster.follower()
             for relay in relays:
                 relay.hold()
-            world.wait(lambda: world.cluster.status().epoch > epoch, "another leader")
+            with world.cluster.asking(follower):
+                world.wait(lambda: world.cluster.status().epoch > epoch, "another leader")
             for relay in relays:
                 relay.let_go()
             assert sum(relay.held_bytes for relay in relays), "nothing was held"
