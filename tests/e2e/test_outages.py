@@ -72,6 +72,8 @@ def test_one_member_of_three_costs_nothing_but_latency(
                 member.resume()
                 member.wait()
             case _:
+                member.kill9()
+                goes_on(world)  # where it led, another does: only then can it be replaced
                 member.restart_empty()
                 goes_on(world)
     assert world.facts() == before
