@@ -23,8 +23,9 @@ from types import FrameType
 INTERRUPTED = 130
 TERM_SECONDS = 2.0
 """How long a command may take to end by itself after Ctrl-C."""
-WAKE_SECONDS = 0.1
-"""How often the main thread is woken until it has noticed."""
+WAKE_SECONDS = 0.5
+"""How often the main thread is woken until it has noticed. gRPC looks for signals after 0.2 s of
+undisturbed waiting: woken more often than that, it never would."""
 
 
 class Interrupts:
