@@ -598,7 +598,6 @@ async def _write_out(leader):
 
 async def _mirror_at(plain, revision):
     """A mirror that read the store when it was at `revision`."""
-    past = MemoryStore(LoopClock())
     records = {}
     async with contextlib.aclosing(plain.watch("", 1)) as watch:
         batch = None
@@ -615,7 +614,16 @@ async def _mirror_at(plain, revision):
         ),
         revision,
     )
-    mirror = Mirror(past)
-    mirror._relist(listing)
-    await past.close()
+    mirror = Mirror(Past(listing))
+    await mirror.start()
     return mirror
+
+
+class Past:
+    """A store as it was."""
+
+    def __init__(self, listing):
+        self._listing = listing
+
+    async def list(self, prefix):
+        return self._listing
