@@ -165,7 +165,7 @@ def _make_room(etcd: Etcd) -> None:
     etcd.retried(lambda: etcd.ctl("alarm", "disarm"))
 
 
-@fault("F22", "etcd's history is compacted under who watches it")
+@fault("F22", "etcd is compacted under who watches it")
 def compacted(world: World) -> None:
     etcd = store_of(world)
     before = world.facts()
