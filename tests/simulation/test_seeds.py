@@ -23,8 +23,24 @@ from tests.simulation.scenario import Verdict, play
 SEEDS = 100
 BATCH = 10
 ROOT = Path(__file__).parents[2]
-FIRST = int(os.environ.get("FIRST_SEED", random.SystemRandom().randrange(10**6, 10**9)))
-"""Other seeds in every run: `FIRST_SEED=… pytest tests/simulation/test_seeds.py` for the same."""
+
+
+def first_seed() -> int:
+    """Other seeds for every commit, and the same ones for whoever checks that commit out.
+
+    `FIRST_SEED=…` names them; outside a checkout they are drawn.
+    """
+    if named := os.environ.get("FIRST_SEED"):
+        return int(named)
+    commit = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if commit.returncode:
+        return random.SystemRandom().randrange(10**6, 10**9)
+    return 10**6 + int(commit.stdout[:7], 16)
+
+
+FIRST = first_seed()
 
 
 @pytest.fixture(scope="module")
