@@ -70,6 +70,10 @@ class Interrupts:
         main = threading.get_ident()
         threading.Thread(target=self._see_to_it, args=(read, main), daemon=True).start()
 
+    def answered(self) -> None:
+        """Ctrl-C is how this command is meant to end: its own exit code counts."""
+        self.came = False
+
     def end(self) -> None:
         """End the process now, if Ctrl-C came; what was written is written out."""
         if not self.came:
@@ -87,9 +91,12 @@ class Interrupts:
 
     def _see_to_it(self, read: int, main: int) -> None:
         try:
-            if not _interrupts_in(read):
+            found = _interrupts_in(read)
+            if not found:
                 return  # the command has ended by itself
-            until, expected = time.monotonic() + TERM_SECONDS, 0
+            # The second one may have come before this thread had its turn.
+            term_seconds = TERM_SECONDS if found == 1 else 0.0
+            until, expected = time.monotonic() + term_seconds, 0
             while (left := until - time.monotonic()) > 0:
                 if select.select([read], [], [], min(WAKE_SECONDS, left))[0]:
                     expected -= os.read(read, 64).count(signal.SIGINT)

@@ -27,6 +27,7 @@ from typing import NoReturn
 import click
 
 from homeport.cli import output
+from homeport.cli.interrupts import interrupts
 from homeport.client import DEFAULT_ADDRESS, CallFailed, Client
 from homeport.v1 import control_pb2, types_pb2
 
@@ -190,6 +191,7 @@ def up(
                 cluster.check()
                 time.sleep(0.5)
         except KeyboardInterrupt:
+            interrupts.answered()
             output.note("\nStopping what was started here …")
     if not example:
         output.note("Stopped. Containers run on; `homeport up` takes them up again.")

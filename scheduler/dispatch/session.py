@@ -261,6 +261,7 @@ class Session:
             log.debug("tasks without a record here", node=self.node, tasks=heard.foreign[:10])
         self.said.hear(statuses, is_complete=report.complete)
         for task in heard.missing:
+            self._tell_end_again(task)
             if observed.status(task) is not None:
                 observed.forget(task)
                 dirt.service(_service(authority, task))
@@ -285,6 +286,15 @@ class Session:
                 report_ack=dispatcher_pb2.ReportAck(sequence=report.sequence)
             )
         )
+
+    def _tell_end_again(self, task: TaskId) -> None:
+        """The agent has nothing of this task. Where it was told to end it, it is told again.
+
+        It has said that the task is gone, and was heard, but nobody could write that down. Told
+        again, it says so again.
+        """
+        if self.told.tombstones.pop(task, None) is not None:
+            self.mark(task)
 
     async def _node_report(self, report: dispatcher_pb2.NodeReport) -> None:
         observed = self._authority.observed

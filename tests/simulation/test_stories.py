@@ -187,12 +187,14 @@ async def _the_leader_dies(world):
     user = await _up(world, web=3, only=1)
     starts = len(world.checks.starts_at)
     world.leading().kill()
-    await _until(world, lambda: world.leading() is not None, within=8)
+    killed = world.loop.now
+    await _until(world, lambda: world.leading() is not None, within=10)
     assert len(world.checks.starts_at) == starts, "no container restarts"
     change = asyncio.create_task(
         user.put({"web": Wanted("web", 3, 2), "only": Wanted("only", 1, 1)})
     )
-    await _until(world, lambda: len(world.checks.starts_at) > starts, within=2)
+    left = 10 - (world.loop.now - killed)
+    await _until(world, lambda: len(world.checks.starts_at) > starts, within=left)
     await change
     world.heal()
     await settles(world, user)

@@ -301,6 +301,28 @@ async def test_what_a_complete_report_leaves_out_is_not_there(leader):
         assert leader.observed.status(f"{WEB}/2/1") is None
 
 
+async def test_l1_the_end_of_a_task_that_nobody_could_write_down_is_asked_for_again(leader):
+    """Its agent said that it is gone, was heard, and forgot it; the store took no write."""
+    joined = await leader.join()
+    await leader.service(1, node=joined.node_id)
+    async with session(leader, joined) as (lane, _):
+        lane.say(report(1, status(1), complete=True))
+        await lane.hear("report_ack")
+        await leader.put(task(1, joined.node_id, desired=Desired.REMOVED))
+        first = await lane.hear("assignments")
+        lane.say(ack(first))
+        lane.say(report(2, status(1, TaskState.REMOVED)))
+        await lane.hear("report_ack")
+        lane.say(report(3, complete=True))
+        await lane.hear("report_ack")
+        again = await lane.hear("assignments")
+        assert [each.task for each in again.tombstones] == [f"{WEB}/1/1"]
+        lane.say(ack(again))
+        lane.say(report(4, status(1, TaskState.REMOVED)))
+        await lane.hear("report_ack")
+        assert leader.observed.status(f"{WEB}/1/1").state is TaskState.REMOVED
+
+
 async def test_volumes_are_stored_before_their_report_is_acknowledged(leader):
     joined = await leader.join()
     async with session(leader, joined) as (lane, _):
