@@ -87,10 +87,12 @@ async def once(
             # leads no more, and does not know it yet, looks at what was.
             await authority.commit(())
             raise
-        if not decision.objects and not decision.heads:
+        if not decision.objects and not decision.heads and not request_id:
             await authority.commit(())
             return Carried(decision.response, authority.mirror.newest)
         try:
+            # Also where nothing changes: a copy of the request that comes late, behind a newer
+            # one, would otherwise be carried out then.
             revision = await _commit(authority, method, request_id, digest, decision)
         except Conflict:
             # Somebody was faster; perhaps our own commit that is not yet in the mirror.

@@ -198,11 +198,8 @@ class Checks:
         self._expected.pop(stack, None)
 
     def acknowledged(self, stack, expected, request_id):
-        """S5: a user heard OK: from now on the store says so, until somebody changes it.
-
-        `request_id` is empty when the answer was that there is nothing to change.
-        """
-        if request_id and request_id not in self._requests:
+        """S5: a user heard OK: from now on the store says so, until somebody changes it."""
+        if request_id not in self._requests:
             self.violate("S5: a request was acknowledged and is not recorded", request_id)
         self._expected[stack] = dict(expected)
         self._as_acknowledged(stack)

@@ -142,6 +142,14 @@ async def test_a_retry_with_the_same_id_changes_state_once(api, failure, is_made
     assert api.authority.mirror.tables.stack("s").generation == 2
 
 
+async def test_s6_a_copy_of_what_changed_nothing_comes_late_and_does_not_undo_the_newer(api):
+    await api.apply("a", request_id="first")
+    await api.apply("a", request_id="again")
+    await api.apply("b", request_id="newer")
+    await api.apply("a", request_id="again")
+    assert api.images() == ["b"]
+
+
 async def test_an_id_that_was_used_for_something_else_is_refused(api):
     await api.apply("a")
     with pytest.raises(RequestIdUsed):
