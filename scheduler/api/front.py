@@ -10,7 +10,7 @@ caller has seen.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -53,7 +53,7 @@ class Hop(Protocol):
 
     def stream(
         self, address: str, method: str, requests: Any, caller: Caller
-    ) -> AsyncIterator[Any]:
+    ) -> AsyncGenerator[Any, None]:
         """Its answers, to one request or to an iterator of them. Raises as `unary`."""
         ...
 
@@ -123,7 +123,7 @@ class Front:
             case Way.ASK:
                 assert self._hop is not None
                 answers = self._hop.stream(self._control.leader, method, request, caller)
-                async with aclosing(answers):  # type: ignore[type-var]
+                async with aclosing(answers):
                     async for answer in answers:
                         await send(answer)
                 return
@@ -141,7 +141,7 @@ class Front:
             case Way.ASK:
                 assert self._hop is not None
                 async with aclosing(
-                    self._hop.stream(self._control.leader, method, requests, caller)  # type: ignore[type-var]
+                    self._hop.stream(self._control.leader, method, requests, caller)
                 ) as answers:
                     async for answer in answers:
                         return answer

@@ -7,7 +7,7 @@ error for a no. What carries no details of ours was said by the network, not by 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import grpc
@@ -64,7 +64,7 @@ class GrpcHop:
 
     async def stream(
         self, address: str, method: str, requests: Any, caller: Caller
-    ) -> AsyncIterator[Any]:
+    ) -> AsyncGenerator[Any, None]:
         """See Hop."""
         channel = await self._channel(address)
         is_upload = method == "PushImage"
