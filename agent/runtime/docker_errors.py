@@ -33,6 +33,9 @@ _PASSING = (
 )
 """Trouble of the engine or its machine: the same request may succeed later."""
 
+_UNAVAILABLE = re.compile(r"code = Unavailable|: unavailable(?:: unknown)?\s*$")
+"""How gRPC and containerd say the same: a shim that died in the middle is not a bad request."""
+
 _MISSING = re.compile(r"no such container|container \S+ not found|no such exec", re.IGNORECASE)
 _TAKEN = re.compile(
     r"(?:Bind for|listen (?P<listened>tcp|udp|sctp)[46]?|bind host port for) "
@@ -55,7 +58,7 @@ def failure(status: int, words: str, what: str) -> RuntimeFailure:
     text = plain(words)
     if _MISSING.search(words):
         return Gone(f"cannot {what}: {text}")
-    if any(sign in words for sign in _PASSING):
+    if any(sign in words for sign in _PASSING) or _UNAVAILABLE.search(words):
         return Unavailable(f"cannot {what} now: {text}")
     if status in (502, 503, 504):
         return Unavailable(f"cannot {what} now: {text}")

@@ -24,6 +24,10 @@ from agent.runtime.docker_errors import failure, plain, taken_port
         (500, 'connection error: desc = "transport: dial unix containerd.sock"', Unavailable),
         (500, "mkdir /data/overlay2/x: no space left on device", Unavailable),
         (500, "context deadline exceeded", Unavailable),
+        (500, "connection closed: unavailable", Unavailable),
+        (500, "error reading from server: EOF: unavailable: unknown", Unavailable),
+        (500, "rpc error: code = Unavailable desc = error reading from server", Unavailable),
+        (500, 'exec: "x: unavailable": executable file not found in $PATH', Rejected),
         (503, "whatever", Unavailable),
     ],
 )
