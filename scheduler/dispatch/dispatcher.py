@@ -254,6 +254,9 @@ class Dispatcher:
         async for request in requests:
             session = self.sessions.get(NodeId(request.node_id))
             if session is not None and session.id == request.session_id:
+                # Only who was welcomed knows of this session: a hello alone may be an old one.
+                boots = self._boots.setdefault(session.node, liveness.Boots())
+                liveness.booted(boots, session.boot_id, self._authority.clock.boottime())
                 self._judge(session, request.sent_boottime_ns / 1e9)
             response = heartbeat.answer(
                 self._authority,
@@ -367,7 +370,11 @@ class Dispatcher:
             return "this scheduler is behind what the agent has seen; it tries the next one"
         boots = self._boots.setdefault(node, liveness.Boots())
         now = self._authority.clock.boottime()
-        if liveness.identity(boots, hello.boot_id, now) is liveness.Identity.DUPLICATE:
+        identity = liveness.identity(boots, hello.boot_id, now, session=hello.session_id)
+        if identity is liveness.Identity.RETURNS:
+            boots.returned = hello.session_id
+            return f"node {known.name} has been started since this agent was; say it again"
+        if identity is liveness.Identity.DUPLICATE:
             # Both are fenced: which of them is the node is not for us to say.
             boots.contested_until = now + liveness.ALTERNATION_SECONDS
             reason = f"node {known.name}: {liveness.contested(boots, now)}"
@@ -376,7 +383,6 @@ class Dispatcher:
             if node in self.sessions or not self._is_missed(node):
                 return reason
             # The other one is gone: this one may run what it runs, and has no lease for a while.
-        liveness.booted(boots, hello.boot_id, now)
         return None
 
     def _is_missed(self, node: NodeId) -> bool:

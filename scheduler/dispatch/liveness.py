@@ -141,7 +141,8 @@ class Identity(enum.Enum):
 
     FIRST = 1  # there is none
     REPLACES = 2  # the same machine again, or the same after a reboot
-    DUPLICATE = 3  # two machines that alternate under one identity
+    RETURNS = 3  # an earlier boot: an old hello that was long on its way, or a second machine
+    DUPLICATE = 4  # two machines that alternate under one identity
 
 
 @dataclass(slots=True)
@@ -149,20 +150,28 @@ class Boots:
     """Which boots a node's sessions came from; kept by the shell for each node."""
 
     current: str = ""
+    returned: str = ""  # the session under which an earlier boot asked to be let in again
     contested_until: float = 0.0  # boot time: two machines have alternated
     replaced: dict[str, float] = field(default_factory=dict)  # boot id -> when it was replaced
 
 
-def identity(boots: Boots, boot_id: str, now: float) -> Identity:
-    """Judge a session of this boot. A machine never returns to an earlier boot of its own."""
+def identity(boots: Boots, boot_id: str, now: float, *, session: str) -> Identity:
+    """Judge the hello of this boot. A machine never returns to an earlier boot of its own.
+
+    Its hello may: it waited in the buffers of a scheduler that was frozen, or of something
+    between. One hello is therefore no proof of a second machine; a second one, under a session
+    of its own, is: it was said after the first was answered.
+    """
     if not boots.current:
         return Identity.FIRST
     if boot_id == boots.current:
         return Identity.REPLACES
     when = boots.replaced.get(boot_id)
-    if when is not None and now - when < ALTERNATION_SECONDS:
-        return Identity.DUPLICATE
-    return Identity.REPLACES
+    if when is None or now - when >= ALTERNATION_SECONDS:
+        return Identity.REPLACES
+    if boots.returned in ("", session):
+        return Identity.RETURNS
+    return Identity.DUPLICATE
 
 
 def contested(boots: Boots, now: float) -> str:
@@ -176,8 +185,9 @@ def contested(boots: Boots, now: float) -> str:
 
 
 def booted(boots: Boots, boot_id: str, now: float) -> None:
-    """Remember that a session of this boot was accepted."""
+    """Remember that this boot lives: it has answered a welcome, as no old hello can."""
     if boots.current and boots.current != boot_id:
+        boots.returned = ""
         boots.replaced[boots.current] = now
         boots.replaced.pop(boot_id, None)
         while len(boots.replaced) > 8:

@@ -654,18 +654,44 @@ async def test_a_newer_session_of_the_same_boot_takes_the_place_of_the_older(lea
     assert leader.observed.node(joined.node_id).session == ""
 
 
+async def lives(leader, joined, orders, session):
+    """One answered heartbeat: what an old hello cannot give."""
+    async with Beats(leader, joined, orders, session=session).running() as beats:
+        assert await beats.beat() is not None
+
+
+async def turned_away(leader, joined, session, boot):
+    """The words that a hello is refused with."""
+    lane = Lane()
+    lane.say(hello(joined, session=session, boot=boot))
+    await leader.lanes.session(lane)
+    return (await lane.hear("farewell")).reason
+
+
 async def test_two_machines_with_one_identity_are_noticed(leader):
     joined = await leader.join()
-    async with (
-        session(leader, joined, session="1", boot="b1"),
-        session(leader, joined, session="2", boot="b2"),
-    ):
-        lane = Lane()
-        lane.say(hello(joined, session="3", boot="b1"))
-        await leader.lanes.session(lane)
-        assert "two machines use its identity" in (await lane.hear("farewell")).reason
-        assert [each.reason for each in leader.observed.events][-1] == "DuplicateIdentity"
-        assert leader.observed.node(joined.node_id).session == "2"
+    async with session(leader, joined, session="1", boot="b1") as (_, orders):
+        await lives(leader, joined, orders, "1")
+        async with session(leader, joined, session="2", boot="b2") as (_, orders):
+            await lives(leader, joined, orders, "2")
+            assert "say it again" in await turned_away(leader, joined, "3", "b1")
+            words = await turned_away(leader, joined, "4", "b1")
+            assert "two machines use its identity" in words
+            assert [each.reason for each in leader.observed.events][-1] == "DuplicateIdentity"
+            assert leader.observed.node(joined.node_id).session == "2"
+
+
+async def test_an_old_hello_that_comes_late_makes_no_second_machine(leader):
+    joined = await leader.join()
+    # The machine was started anew; what it said before waited somewhere on the way.
+    async with session(leader, joined, session="2", boot="b2") as (_, orders):
+        await lives(leader, joined, orders, "2")
+        async with session(leader, joined, session="1", boot="b1"):
+            pass  # nobody answers the welcome
+    async with session(leader, joined, session="3", boot="b2") as (_, orders):
+        await lives(leader, joined, orders, "3")
+    assert not leader.observed.node(joined.node_id).unfenced
+    assert "DuplicateIdentity" not in [each.reason for each in leader.observed.events]
 
 
 async def test_s1_neither_of_two_machines_with_one_identity_gets_a_lease(leader):
@@ -683,9 +709,8 @@ async def test_s1_neither_of_two_machines_with_one_identity_gets_a_lease(leader)
             beats = Beats(leader, joined, orders, session="2")
             async with beats.running():
                 assert (await beats.beat()).node_lease_ms == 0  # the first may live on its lease
-                lane = Lane()
-                lane.say(hello(joined, session="3", boot="b1"))
-                await leader.lanes.session(lane)
+                await turned_away(leader, joined, "3", "b1")
+                await turned_away(leader, joined, "4", "b1")
                 await asyncio.sleep(30)
                 assert (await beats.beat()).node_lease_ms == 0
                 assert "two machines" in leader.observed.node(joined.node_id).unfenced
@@ -697,23 +722,21 @@ async def test_of_two_machines_with_one_identity_the_one_that_is_left_is_let_in_
     joined = await leader.join()
     async with session(leader, joined, session="1", boot="b1") as (first, orders):
         first.say(ack(orders))
-        await settle()
+        await lives(leader, joined, orders, "1")
     async with session(leader, joined, session="2", boot="b2") as (second, orders):
         second.say(ack(orders))
-        await settle()
-        lane = Lane()
-        lane.say(hello(joined, session="3", boot="b1"))
-        await leader.lanes.session(lane)
-        assert "two machines" in (await lane.hear("farewell")).reason
+        await lives(leader, joined, orders, "2")
+        await turned_away(leader, joined, "3", "b1")
+        assert "two machines" in await turned_away(leader, joined, "4", "b1")
     # The copy is stopped, as the message asks.
     await asyncio.sleep(10)
-    async with session(leader, joined, session="4", boot="b1") as (first, orders):
+    async with session(leader, joined, session="5", boot="b1") as (first, orders):
         first.say(ack(orders))
         await settle()
-        beats = Beats(leader, joined, orders, session="4")
+        beats = Beats(leader, joined, orders, session="5")
         async with beats.running():
             assert (await beats.beat()).node_lease_ms == 0
-        assert leader.observed.node(joined.node_id).session == "4"
+        assert leader.observed.node(joined.node_id).session == "5"
 
 
 async def test_s1_a_machine_that_was_restarted_gets_its_lease_when_the_old_one_is_over(leader):

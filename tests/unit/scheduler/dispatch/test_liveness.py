@@ -102,14 +102,30 @@ def test_the_next_check_is_never_after_the_next_change():
 
 def test_two_machines_with_one_identity_are_told_apart_by_alternating_boots():
     boots = Boots()
-    assert liveness.identity(boots, "b1", 0.0) is Identity.FIRST
+    assert liveness.identity(boots, "b1", 0.0, session="1") is Identity.FIRST
     liveness.booted(boots, "b1", 0.0)
-    assert liveness.identity(boots, "b1", 1.0) is Identity.REPLACES
-    assert liveness.identity(boots, "b2", 2.0) is Identity.REPLACES  # a reboot
+    assert liveness.identity(boots, "b1", 1.0, session="2") is Identity.REPLACES
+    assert liveness.identity(boots, "b2", 2.0, session="3") is Identity.REPLACES  # a reboot
     liveness.booted(boots, "b2", 2.0)
-    assert liveness.identity(boots, "b1", 3.0) is Identity.DUPLICATE  # nobody boots backwards
-    assert liveness.identity(boots, "b3", 4.0) is Identity.REPLACES
-    assert liveness.identity(boots, "b1", 3.0 + liveness.ALTERNATION_SECONDS) is Identity.REPLACES
+    # Nobody boots backwards, but an old hello may be late, and come twice.
+    assert liveness.identity(boots, "b1", 3.0, session="4") is Identity.RETURNS
+    boots.returned = "4"
+    assert liveness.identity(boots, "b1", 3.5, session="4") is Identity.RETURNS
+    assert liveness.identity(boots, "b1", 4.0, session="5") is Identity.DUPLICATE
+    assert liveness.identity(boots, "b3", 4.0, session="6") is Identity.REPLACES
+    late = 3.0 + liveness.ALTERNATION_SECONDS
+    assert liveness.identity(boots, "b1", late, session="7") is Identity.REPLACES
+
+
+def test_a_further_boot_begins_the_count_of_old_hellos_anew():
+    boots = Boots()
+    for boot in ("b1", "b2"):
+        liveness.booted(boots, boot, 0.0)
+    boots.returned = "4"
+    liveness.booted(boots, "b2", 1.0)
+    assert boots.returned == "4"  # the same boot, beating on
+    liveness.booted(boots, "b3", 2.0)
+    assert liveness.identity(boots, "b1", 3.0, session="5") is Identity.RETURNS
 
 
 def suspect(**fields):
