@@ -50,7 +50,7 @@ class Checks:
         self._obeyed = {}  # node -> the highest order that its agent obeyed
         self._told = {}  # task -> (node, status) as some leader was last told
         self._unwell = set()  # (container, start) whose health check failed
-        self._stops = {}  # machine -> times of stops by a reconciler's word
+        self._stops = {}  # machine -> task -> when it was stopped by a reconciler's word
         self.copies = Copies(self)
 
     def violate(self, what, why=""):
@@ -303,10 +303,13 @@ class Checks:
             return
         now = self.world.loop.now
         running = sum(each.phase is Phase.RUNNING for each in machine.engine.ours())
-        lately = [each for each in self._stops.get(machine.name, ()) if each > now - MASS_SECONDS]
-        self._stops[machine.name] = [*lately, now]
-        if len(lately) + 1 > max(3, (running + len(lately)) // 4):
-            self.violate(f"S7: a mass stop on {machine.name}", len(lately) + 1)
+        stops = self._stops.setdefault(machine.name, {})
+        others = sum(
+            when > now - MASS_SECONDS for each, when in stops.items() if each != container.task
+        )
+        stops[container.task] = now  # once, also when its health check stops it a moment before
+        if others + 1 > max(3, (running + others) // 4):
+            self.violate(f"S7: a mass stop on {machine.name}", others + 1)
 
     def unwell(self, container):
         """A container's health check fails, so its agent may stop it."""
