@@ -66,6 +66,7 @@ def _do_without() -> None:
     engine speaks UTF-8. Without a guesser requests warns, and then assumes just that.
     """
     for name in ("rich", "charset_normalizer", "chardet"):
+        # None makes an import fail, which the import system documents and typeshed does not know.
         sys.modules.setdefault(name, None)  # type: ignore[arg-type]
     warnings.filterwarnings("ignore", message="Unable to find acceptable character detection")
 

@@ -266,7 +266,9 @@ class Connection:
 
     async def _say_goodbye(self) -> None:
         kind, reason = await self._holder.goodbye()
-        goodbye = dispatcher_pb2.Goodbye(kind=kind.value, reason=reason)  # type: ignore[arg-type]
+        goodbye = dispatcher_pb2.Goodbye(
+            kind=dispatcher_pb2.GoodbyeKind.ValueType(kind.value), reason=reason
+        )
         try:
             async with asyncio.timeout(GOODBYE_SECONDS):
                 await self._send(dispatcher_pb2.SessionRequest(goodbye=goodbye))

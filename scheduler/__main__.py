@@ -52,6 +52,7 @@ def _do_without() -> None:
 
     5 MB; the command line has a process of its own.
     """
+    # None makes an import fail, which the import system documents and typeshed does not know.
     sys.modules.setdefault("rich", None)  # type: ignore[arg-type]
 
 

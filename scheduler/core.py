@@ -14,9 +14,10 @@ import structlog
 
 from homeport.model import Cluster, Leader, Scheduler
 from homeport.seams import Clock, Randomness, identifier
+from scheduler.api.answering import Lead
 from scheduler.api.feed import Feed
 from scheduler.api.front import Front, Hop
-from scheduler.api.service import ControlService, Lead
+from scheduler.api.service import ControlService
 from scheduler.cluster import keys
 from scheduler.cluster.changes import ABSENT, Put
 from scheduler.cluster.observed import Dirt, Observed

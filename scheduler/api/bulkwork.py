@@ -7,7 +7,7 @@ up tasks that appear later, so that a rollout does not end them.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
@@ -19,9 +19,8 @@ from scheduler.api import selection
 from scheduler.api.errors import Invalid, NotFound, NotNow, Unwell
 from scheduler.api.feed import Feed
 from scheduler.api.views import Views
+from scheduler.api.watching import Send
 from scheduler.store.authority import Authority
-
-Send = Callable[[Any], Awaitable[None]]
 
 GATHER_SECONDS = 0.1
 """New tasks are looked for at most so often."""

@@ -10,9 +10,8 @@ caller has seen.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import structlog
@@ -21,6 +20,7 @@ from scheduler.api import sources
 from scheduler.api.errors import LeaderLost, Relayed, StoreSilent, Unwell
 from scheduler.api.routing import NEEDS, Caller, Needs, Way, way
 from scheduler.api.service import ControlService
+from scheduler.api.watching import Send
 from scheduler.store.base import LEADER_KEY, Store, StoreError
 
 UNARY_SECONDS = 4.0
@@ -36,8 +36,6 @@ CONFIRM_SECONDS = 1.0
 """How long the store may take to say at which revision it is."""
 OWN_WRITE_SECONDS = 1.0
 """How long a write's answer is held back until this scheduler has seen the write."""
-
-Send = Callable[[Any], Awaitable[None]]
 
 log = structlog.get_logger(__name__)
 
@@ -56,13 +54,6 @@ class Hop(Protocol):
     ) -> AsyncGenerator[Any, None]:
         """Its answers, to one request or to an iterator of them. Raises as `unary`."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Writer:
-    """What a streaming method of ControlService writes to."""
-
-    write: Send
 
 
 class Front:
@@ -131,7 +122,7 @@ class Front:
                 await self._confirm(caller)
             case Way.HERE:
                 pass
-        await getattr(self._control, method)(request, Writer(send))
+        await getattr(self._control, method)(request, send)
 
     async def upload(self, method: str, requests: AsyncIterator[Any], caller: Caller) -> Any:
         """Answer a stream of requests with one answer. Raises as `unary`."""

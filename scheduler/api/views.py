@@ -229,7 +229,7 @@ class Views:
         seen = self._observed.node(node.id)
         tasks = [task for task in self._stored.tasks_of_node(node.id) if not self._has_ended(task)]
         view = control_pb2.NodeView(
-            state=seen.state.value,  # type: ignore[arg-type]
+            state=types_pb2.NodeState.ValueType(seen.state.value),
             tasks=len(tasks),
             last_seen_ms=seen.last_seen_ms,
         )
@@ -300,7 +300,7 @@ def service_change(outcome: admission.ServiceOutcome) -> control_pb2.ServiceChan
     """What happens to a service."""
     change = control_pb2.ServiceChange(
         service=outcome.service,
-        action=outcome.action.value,  # type: ignore[arg-type]
+        action=control_pb2.ServiceChange.Action.ValueType(outcome.action.value),
         replaced_tasks=outcome.replaced_tasks,
     )
     for field in outcome.fields:

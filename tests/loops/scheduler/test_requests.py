@@ -10,9 +10,10 @@ import pytest
 from homeport import codec
 from homeport.model import Cluster
 from homeport.v1 import control_pb2, types_pb2
+from scheduler.api.answering import Lead
 from scheduler.api.errors import Invalid, RequestIdUsed
 from scheduler.api.feed import Feed
-from scheduler.api.service import ControlService, Lead
+from scheduler.api.service import ControlService
 from scheduler.cluster.changes import ABSENT, Put
 from scheduler.cluster.observed import Dirt, Observed
 from scheduler.config import Timers

@@ -4,6 +4,7 @@ import pytest
 
 from homeport.v1 import control_pb2
 from scheduler.api.routing import NEEDS, Caller, Needs, Way, way
+from scheduler.api.service import ControlService
 
 USER = Caller(peer="laptop")
 FORWARDED = Caller(peer="laptop", forwarded_by="b:1")
@@ -12,6 +13,12 @@ FORWARDED = Caller(peer="laptop", forwarded_by="b:1")
 def test_every_call_of_the_contract_has_its_place():
     methods = control_pb2.DESCRIPTOR.services_by_name["Control"].methods
     assert set(NEEDS) == {method.name for method in methods}
+
+
+def test_every_call_of_the_contract_is_answered():
+    methods = control_pb2.DESCRIPTOR.services_by_name["Control"].methods
+    answered = {name for name in dir(ControlService) if name[0].isupper()}
+    assert answered == {method.name for method in methods}
 
 
 def test_what_changes_something_is_the_leaders():
