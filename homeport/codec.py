@@ -243,8 +243,9 @@ def _enum(
     members = {member.value: member for member in hint}
     default = _default(field)
 
-    def write(value: enum.Enum, message: Any) -> None:
-        setattr(message, name, value.value)
+    def write(value: enum.Enum | None, message: Any) -> None:
+        if value is not None:
+            setattr(message, name, value.value)
 
     def read(message: Any) -> enum.Enum:
         number = getattr(message, name)

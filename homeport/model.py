@@ -22,6 +22,8 @@ from homeport.spec import (
     Pairs,
     Resources,
     ServiceSpec,
+    Strategy,
+    TaintEffect,
     VolumeSpec,
 )
 
@@ -104,6 +106,7 @@ class Cluster:
     incarnation: int = 1  # raised when the store is restored or migrated
     created_ms: int = 0  # wall clock
     nodes_made: int = 0  # the last node number given out
+    strategy: Strategy = Strategy.SPREAD  # of services that name none
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,6 +190,15 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Grant:
+    """A device of its node that a task was given."""
+
+    device: str  # `MachineDevice.id`
+    need: int = 0  # which of the service's needs it meets, as `homeport.devices.needs` lists them
+    share_millis: int = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
     """One placement of a slot on a node. It stays there for life; its agent restarts it."""
 
@@ -203,6 +215,7 @@ class Task:
     created_ms: int = 0
     outcome: Outcome | None = None
     failures: int = 0  # how many tasks of this slot before it ended badly, one after the other
+    grants: tuple[Grant, ...] = ()
 
     @property
     def id(self) -> TaskId:
@@ -213,6 +226,18 @@ class Task:
     def needs_lease(self) -> bool:
         """Whether it may run only while its node's lease lasts: another node may get it."""
         return self.exclusive and not self.pinned
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MachineDevice:
+    """One device of a machine, with every name by which a service may ask for it."""
+
+    id: str  # unique on the machine and, where the hardware has one, the same after a reboot
+    kind: str = ""
+    names: tuple[str, ...] = ()  # the id too: paths, links, UUID, number, usb:VENDOR:PRODUCT
+    vendor: str = ""
+    model: str = ""
+    memory_bytes: int = 0  # of a GPU; 0: unknown, or it has none of its own
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -234,6 +259,27 @@ class Inventory:
     labels: Pairs = ()  # given on the agent's command line
     metrics_address: str = ""  # HOST:PORT of the agent's /metrics as others reach it; empty: none
     unfenced: str = ""  # why no exclusive movable task can run here; empty: one can
+    devices: tuple[MachineDevice, ...] = ()
+    device_patterns: tuple[str, ...] = ()  # paths of devices that are all listed, if they are there
+    paths: tuple[str, ...] = ()  # of the machine's file tree, where a bind may need them
+    path_patterns: tuple[str, ...] = ()  # paths that are all listed, if they are there
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taint:
+    """Why tasks had better not, or must not, be on a node, unless they tolerate it."""
+
+    key: str
+    value: str = ""
+    effect: TaintEffect = TaintEffect.REFUSE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overcommit:
+    """How much of a node's capacity may be reserved, in hundredths of it."""
+
+    cpu_percent: int = 100
+    memory_percent: int = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -249,6 +295,9 @@ class Node:
     inventory: Inventory = field(default_factory=Inventory)
     created_ms: int = 0
     lost_ms: int = 0  # wall clock of the operator's word that it is off; 0: none, or it came back
+    taints: tuple[Taint, ...] = ()
+    overcommit: Overcommit = field(default_factory=Overcommit)
+    generic: Pairs = ()  # the operator's kind -> count; they win over the engine's
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -435,6 +484,7 @@ class Assignment:
     reason: str = ""
     cause: Cause = Cause.RECONCILER  # who set `desired`: a reconciler's stop has the brake
     priority: int = 0  # of the service: higher starts first when a whole machine starts
+    grants: tuple[Grant, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

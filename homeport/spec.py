@@ -77,6 +77,29 @@ class ConstraintOperator(enum.Enum):
 
     EQ = 1
     NE = 2
+    IN = 3
+    NOT_IN = 4
+    EXISTS = 5
+    ABSENT = 6
+    LESS = 7  # both as decimal numbers; a fact that is none is neither less nor greater
+    GREATER = 8
+    MATCHES = 9  # a regular expression, over the whole fact
+    NOT_MATCHES = 10
+
+
+class TaintEffect(enum.Enum):
+    """What a taint of a node does to tasks that do not tolerate it."""
+
+    AVOID = 1  # they go there only when no other node will do
+    REFUSE = 2  # they do not go there
+    EVICT = 3  # nor do they stay
+
+
+class Strategy(enum.Enum):
+    """Whether tasks go where most room is, or where least is."""
+
+    SPREAD = 1
+    BINPACK = 2
 
 
 class MountKind(enum.Enum):
@@ -250,6 +273,22 @@ class DeviceRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceNeed:
+    """Devices of a machine that each task takes, found by what the machine says of them.
+
+    All that is given must hold of a device; nothing given is no wish.
+    """
+
+    name: str = ""  # one of its names: a path, a link, a GPU's UUID or number, usb:VENDOR:PRODUCT
+    kind: str = ""  # gpu, serial, video…: see `homeport.devices`
+    vendor: str = ""
+    models: tuple[str, ...] = ()  # any of these, with * and ?, in any case
+    count: int = 1  # -1: all of the node's, and at least one
+    share_millis: int = 1000  # of each: 1000 is all of it; 0: beside others, not counted
+    target: str = ""  # where a single device appears in the container; empty: as on the machine
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ThrottleDevice:
     """A rate limit on one block device, in bytes or operations per second."""
 
@@ -378,7 +417,52 @@ class Constraint:
 
     key: str
     operator: ConstraintOperator
-    value: str
+    value: str = ""
+    values: tuple[str, ...] = ()  # of IN and NOT_IN, in their stead
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preference:
+    """A fact that is liked in a node, or disliked: a constraint that only counts points."""
+
+    constraint: Constraint
+    weight: int  # 1 to 100; below 0: disliked
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpreadRule:
+    """How evenly a service's tasks lie over the values of a fact.
+
+    The skew of a value is how many more tasks its nodes have than those of the value with the
+    fewest, counted over the nodes that are of the kind the service needs and have the fact.
+    """
+
+    key: str
+    max_skew: int = 1
+    weight: int = 0  # 0: must hold; 1 to 100: liked
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Neighbour:
+    """Tasks that a service's tasks are to be near, or apart from.
+
+    Near and apart are over the values of a fact: a node is near another if both have the same.
+    """
+
+    service: str = ""  # of the same stack; STACK/SERVICE of another; empty: `label` says which
+    label: str = ""  # KEY=VALUE of deploy.labels, in all stacks
+    key: str = "node.id"
+    apart: bool = False
+    weight: int = 0  # 0: must hold; 1 to 100: liked
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Toleration:
+    """Taints that do not keep a service's tasks from a node."""
+
+    key: str = ""  # empty: any
+    value: str | None = None  # None: any
+    effect: TaintEffect | None = None  # None: any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -388,6 +472,11 @@ class PlacementSpec:
     constraints: tuple[Constraint, ...] = ()
     spread: tuple[str, ...] = ()  # keys over whose values tasks are spread, most important first
     max_replicas_per_node: int = 0  # 0: no limit
+    preferences: tuple[Preference, ...] = ()
+    spread_rules: tuple[SpreadRule, ...] = ()
+    neighbours: tuple[Neighbour, ...] = ()
+    tolerations: tuple[Toleration, ...] = ()
+    strategy: Strategy | None = None  # None: the cluster's
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -443,6 +532,10 @@ class ServiceSpec:
     priority: int = 0
     pin_node: str = ""  # node that holds a bind source of the machine that ran apply
     max_concurrent: int = 0  # jobs: how many at once; 0: all
+    devices: tuple[DeviceNeed, ...] = ()  # beside what `container.devices` and requests ask for
+    preempts: bool = False  # may end tasks of lower priority where it finds no room
+    preemptible: bool | None = None  # None: unless it is exclusive or pinned
+    min_replicas: int = 0  # preemption leaves at least so many running
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -224,6 +224,16 @@ class _ConstraintOperatorEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Co
     CONSTRAINT_OPERATOR_UNSPECIFIED: _ConstraintOperator.ValueType  # 0
     CONSTRAINT_OPERATOR_EQ: _ConstraintOperator.ValueType  # 1
     CONSTRAINT_OPERATOR_NE: _ConstraintOperator.ValueType  # 2
+    CONSTRAINT_OPERATOR_IN: _ConstraintOperator.ValueType  # 3
+    CONSTRAINT_OPERATOR_NOT_IN: _ConstraintOperator.ValueType  # 4
+    CONSTRAINT_OPERATOR_EXISTS: _ConstraintOperator.ValueType  # 5
+    CONSTRAINT_OPERATOR_ABSENT: _ConstraintOperator.ValueType  # 6
+    CONSTRAINT_OPERATOR_LESS: _ConstraintOperator.ValueType  # 7
+    """both as decimal numbers; a fact that is none is neither less nor greater"""
+    CONSTRAINT_OPERATOR_GREATER: _ConstraintOperator.ValueType  # 8
+    CONSTRAINT_OPERATOR_MATCHES: _ConstraintOperator.ValueType  # 9
+    """a regular expression, over the whole fact"""
+    CONSTRAINT_OPERATOR_NOT_MATCHES: _ConstraintOperator.ValueType  # 10
 
 class ConstraintOperator(_ConstraintOperator, metaclass=_ConstraintOperatorEnumTypeWrapper):
     """How a constraint compares a fact of a node with its value."""
@@ -231,7 +241,61 @@ class ConstraintOperator(_ConstraintOperator, metaclass=_ConstraintOperatorEnumT
 CONSTRAINT_OPERATOR_UNSPECIFIED: ConstraintOperator.ValueType  # 0
 CONSTRAINT_OPERATOR_EQ: ConstraintOperator.ValueType  # 1
 CONSTRAINT_OPERATOR_NE: ConstraintOperator.ValueType  # 2
+CONSTRAINT_OPERATOR_IN: ConstraintOperator.ValueType  # 3
+CONSTRAINT_OPERATOR_NOT_IN: ConstraintOperator.ValueType  # 4
+CONSTRAINT_OPERATOR_EXISTS: ConstraintOperator.ValueType  # 5
+CONSTRAINT_OPERATOR_ABSENT: ConstraintOperator.ValueType  # 6
+CONSTRAINT_OPERATOR_LESS: ConstraintOperator.ValueType  # 7
+"""both as decimal numbers; a fact that is none is neither less nor greater"""
+CONSTRAINT_OPERATOR_GREATER: ConstraintOperator.ValueType  # 8
+CONSTRAINT_OPERATOR_MATCHES: ConstraintOperator.ValueType  # 9
+"""a regular expression, over the whole fact"""
+CONSTRAINT_OPERATOR_NOT_MATCHES: ConstraintOperator.ValueType  # 10
 Global___ConstraintOperator: _TypeAlias = ConstraintOperator  # noqa: Y015
+
+class _TaintEffect:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _TaintEffectEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TaintEffect.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TAINT_EFFECT_UNSPECIFIED: _TaintEffect.ValueType  # 0
+    TAINT_EFFECT_AVOID: _TaintEffect.ValueType  # 1
+    """they go there only when no other node will do"""
+    TAINT_EFFECT_REFUSE: _TaintEffect.ValueType  # 2
+    """they do not go there"""
+    TAINT_EFFECT_EVICT: _TaintEffect.ValueType  # 3
+    """nor do they stay"""
+
+class TaintEffect(_TaintEffect, metaclass=_TaintEffectEnumTypeWrapper):
+    """What a taint of a node does to tasks that do not tolerate it."""
+
+TAINT_EFFECT_UNSPECIFIED: TaintEffect.ValueType  # 0
+TAINT_EFFECT_AVOID: TaintEffect.ValueType  # 1
+"""they go there only when no other node will do"""
+TAINT_EFFECT_REFUSE: TaintEffect.ValueType  # 2
+"""they do not go there"""
+TAINT_EFFECT_EVICT: TaintEffect.ValueType  # 3
+"""nor do they stay"""
+Global___TaintEffect: _TypeAlias = TaintEffect  # noqa: Y015
+
+class _Strategy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _StrategyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Strategy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    STRATEGY_UNSPECIFIED: _Strategy.ValueType  # 0
+    STRATEGY_SPREAD: _Strategy.ValueType  # 1
+    STRATEGY_BINPACK: _Strategy.ValueType  # 2
+
+class Strategy(_Strategy, metaclass=_StrategyEnumTypeWrapper):
+    """Whether tasks go where most room is, or where least is."""
+
+STRATEGY_UNSPECIFIED: Strategy.ValueType  # 0
+STRATEGY_SPREAD: Strategy.ValueType  # 1
+STRATEGY_BINPACK: Strategy.ValueType  # 2
+Global___Strategy: _TypeAlias = Strategy  # noqa: Y015
 
 class _MountKind:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -958,6 +1022,62 @@ class DeviceRequest(_message.Message):
 Global___DeviceRequest: _TypeAlias = DeviceRequest  # noqa: Y015
 
 @_typing.final
+class DeviceNeed(_message.Message):
+    """Devices of a machine that each task takes, found by what the machine says of them. All that is
+    given must hold of a device; nothing given is no wish.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    VENDOR_FIELD_NUMBER: _builtins.int
+    MODELS_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    SHARE_MILLIS_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """one of its names: a path, a link, a GPU's UUID or number, usb:VENDOR:PRODUCT"""
+    kind: _builtins.str
+    """gpu, serial, video…"""
+    vendor: _builtins.str
+    count: _builtins.int
+    """unset: 1; -1: all of the node's, and at least one"""
+    share_millis: _builtins.int
+    """of each; unset: 1000, all of it; 0: beside others, not counted"""
+    target: _builtins.str
+    """where a single device appears in the container; empty: as on the machine"""
+    @_builtins.property
+    def models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """any of these, with * and ?, in any case"""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        kind: _builtins.str = ...,
+        vendor: _builtins.str = ...,
+        models: _abc.Iterable[_builtins.str] | None = ...,
+        count: _builtins.int | None = ...,
+        share_millis: _builtins.int | None = ...,
+        target: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_count", b"_count", "_share_millis", b"_share_millis", "count", b"count", "share_millis", b"share_millis"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_count", b"_count", "_share_millis", b"_share_millis", "count", b"count", "kind", b"kind", "models", b"models", "name", b"name", "share_millis", b"share_millis", "target", b"target", "vendor", b"vendor"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__count: _TypeAlias = _typing.Literal["count"]  # noqa: Y015
+    _WhichOneofArgType__count: _TypeAlias = _typing.Literal["_count", b"_count"]  # noqa: Y015
+    _WhichOneofReturnType__share_millis: _TypeAlias = _typing.Literal["share_millis"]  # noqa: Y015
+    _WhichOneofArgType__share_millis: _TypeAlias = _typing.Literal["_share_millis", b"_share_millis"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__count) -> _WhichOneofReturnType__count | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__share_millis) -> _WhichOneofReturnType__share_millis | None: ...
+
+Global___DeviceNeed: _TypeAlias = DeviceNeed  # noqa: Y015
+
+@_typing.final
 class ThrottleDevice(_message.Message):
     """A rate limit on one block device, in bytes or operations per second."""
 
@@ -1536,23 +1656,164 @@ class Constraint(_message.Message):
     KEY_FIELD_NUMBER: _builtins.int
     OPERATOR_FIELD_NUMBER: _builtins.int
     VALUE_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
     key: _builtins.str
     operator: Global___ConstraintOperator.ValueType
     value: _builtins.str
+    @_builtins.property
+    def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """of IN and NOT_IN, in their stead"""
+
     def __init__(
         self,
         *,
         key: _builtins.str = ...,
         operator: Global___ConstraintOperator.ValueType = ...,
         value: _builtins.str = ...,
+        values: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "operator", b"operator", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "operator", b"operator", "value", b"value", "values", b"values"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Constraint: _TypeAlias = Constraint  # noqa: Y015
+
+@_typing.final
+class Preference(_message.Message):
+    """A fact that is liked in a node, or disliked: a constraint that only counts points."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONSTRAINT_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    weight: _builtins.int
+    """1 to 100; below 0: disliked"""
+    @_builtins.property
+    def constraint(self) -> Global___Constraint: ...
+    def __init__(
+        self,
+        *,
+        constraint: Global___Constraint | None = ...,
+        weight: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["constraint", b"constraint"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["constraint", b"constraint", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Preference: _TypeAlias = Preference  # noqa: Y015
+
+@_typing.final
+class SpreadRule(_message.Message):
+    """How evenly a service's tasks lie over the values of a fact.
+
+    The skew of a value is how many more tasks its nodes have than those of the value with the
+    fewest, counted over the nodes that are of the kind the service needs and have the fact.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    MAX_SKEW_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    max_skew: _builtins.int
+    """unset: 1"""
+    weight: _builtins.int
+    """0: must hold; 1 to 100: liked"""
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+        max_skew: _builtins.int | None = ...,
+        weight: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_skew", b"_max_skew", "max_skew", b"max_skew"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_skew", b"_max_skew", "key", b"key", "max_skew", b"max_skew", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__max_skew: _TypeAlias = _typing.Literal["max_skew"]  # noqa: Y015
+    _WhichOneofArgType__max_skew: _TypeAlias = _typing.Literal["_max_skew", b"_max_skew"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_skew) -> _WhichOneofReturnType__max_skew | None: ...
+
+Global___SpreadRule: _TypeAlias = SpreadRule  # noqa: Y015
+
+@_typing.final
+class Neighbour(_message.Message):
+    """Tasks that a service's tasks are to be near, or apart from.
+
+    Near and apart are over the values of a fact: a node is near another if both have the same.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERVICE_FIELD_NUMBER: _builtins.int
+    LABEL_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    APART_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    service: _builtins.str
+    """of the same stack; STACK/SERVICE of another; empty: `label` says which"""
+    label: _builtins.str
+    """KEY=VALUE of deploy.labels, in all stacks"""
+    key: _builtins.str
+    """unset: node.id"""
+    apart: _builtins.bool
+    weight: _builtins.int
+    """0: must hold; 1 to 100: liked"""
+    def __init__(
+        self,
+        *,
+        service: _builtins.str = ...,
+        label: _builtins.str = ...,
+        key: _builtins.str | None = ...,
+        apart: _builtins.bool = ...,
+        weight: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_key", b"_key", "key", b"key"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_key", b"_key", "apart", b"apart", "key", b"key", "label", b"label", "service", b"service", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__key: _TypeAlias = _typing.Literal["key"]  # noqa: Y015
+    _WhichOneofArgType__key: _TypeAlias = _typing.Literal["_key", b"_key"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__key) -> _WhichOneofReturnType__key | None: ...
+
+Global___Neighbour: _TypeAlias = Neighbour  # noqa: Y015
+
+@_typing.final
+class Toleration(_message.Message):
+    """Taints that do not keep a service's tasks from a node."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    EFFECT_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    """empty: any"""
+    value: _builtins.str
+    """unset: any"""
+    effect: Global___TaintEffect.ValueType
+    """unspecified: any"""
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+        value: _builtins.str | None = ...,
+        effect: Global___TaintEffect.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_value", b"_value", "value", b"value"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_value", b"_value", "effect", b"effect", "key", b"key", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__value: _TypeAlias = _typing.Literal["value"]  # noqa: Y015
+    _WhichOneofArgType__value: _TypeAlias = _typing.Literal["_value", b"_value"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__value) -> _WhichOneofReturnType__value | None: ...
+
+Global___Toleration: _TypeAlias = Toleration  # noqa: Y015
 
 @_typing.final
 class PlacementSpec(_message.Message):
@@ -1563,24 +1824,44 @@ class PlacementSpec(_message.Message):
     CONSTRAINTS_FIELD_NUMBER: _builtins.int
     SPREAD_FIELD_NUMBER: _builtins.int
     MAX_REPLICAS_PER_NODE_FIELD_NUMBER: _builtins.int
+    PREFERENCES_FIELD_NUMBER: _builtins.int
+    SPREAD_RULES_FIELD_NUMBER: _builtins.int
+    NEIGHBOURS_FIELD_NUMBER: _builtins.int
+    TOLERATIONS_FIELD_NUMBER: _builtins.int
+    STRATEGY_FIELD_NUMBER: _builtins.int
     max_replicas_per_node: _builtins.int
     """0: no limit"""
+    strategy: Global___Strategy.ValueType
+    """unspecified: the cluster's"""
     @_builtins.property
     def constraints(self) -> _containers.RepeatedCompositeFieldContainer[Global___Constraint]: ...
     @_builtins.property
     def spread(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """keys over whose values tasks are spread, most important first"""
 
+    @_builtins.property
+    def preferences(self) -> _containers.RepeatedCompositeFieldContainer[Global___Preference]: ...
+    @_builtins.property
+    def spread_rules(self) -> _containers.RepeatedCompositeFieldContainer[Global___SpreadRule]: ...
+    @_builtins.property
+    def neighbours(self) -> _containers.RepeatedCompositeFieldContainer[Global___Neighbour]: ...
+    @_builtins.property
+    def tolerations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Toleration]: ...
     def __init__(
         self,
         *,
         constraints: _abc.Iterable[Global___Constraint] | None = ...,
         spread: _abc.Iterable[_builtins.str] | None = ...,
         max_replicas_per_node: _builtins.int = ...,
+        preferences: _abc.Iterable[Global___Preference] | None = ...,
+        spread_rules: _abc.Iterable[Global___SpreadRule] | None = ...,
+        neighbours: _abc.Iterable[Global___Neighbour] | None = ...,
+        tolerations: _abc.Iterable[Global___Toleration] | None = ...,
+        strategy: Global___Strategy.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["constraints", b"constraints", "max_replicas_per_node", b"max_replicas_per_node", "spread", b"spread"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["constraints", b"constraints", "max_replicas_per_node", b"max_replicas_per_node", "neighbours", b"neighbours", "preferences", b"preferences", "spread", b"spread", "spread_rules", b"spread_rules", "strategy", b"strategy", "tolerations", b"tolerations"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1738,6 +2019,10 @@ class ServiceSpec(_message.Message):
     PRIORITY_FIELD_NUMBER: _builtins.int
     PIN_NODE_FIELD_NUMBER: _builtins.int
     MAX_CONCURRENT_FIELD_NUMBER: _builtins.int
+    DEVICES_FIELD_NUMBER: _builtins.int
+    PREEMPTS_FIELD_NUMBER: _builtins.int
+    PREEMPTIBLE_FIELD_NUMBER: _builtins.int
+    MIN_REPLICAS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     driver: Global___Driver.ValueType
     mode: Global___Mode.ValueType
@@ -1750,6 +2035,12 @@ class ServiceSpec(_message.Message):
     """node that holds a bind source of the machine that ran apply"""
     max_concurrent: _builtins.int
     """jobs: how many at once; 0: all"""
+    preempts: _builtins.bool
+    """may end tasks of lower priority where it finds no room"""
+    preemptible: _builtins.bool
+    """None: unless it is exclusive or pinned"""
+    min_replicas: _builtins.int
+    """preemption leaves at least so many running"""
     @_builtins.property
     def container(self) -> Global___ContainerSpec: ...
     @_builtins.property
@@ -1766,6 +2057,10 @@ class ServiceSpec(_message.Message):
     def rollback(self) -> Global___UpdateConfig: ...
     @_builtins.property
     def depends_on(self) -> _containers.RepeatedCompositeFieldContainer[Global___Dependency]: ...
+    @_builtins.property
+    def devices(self) -> _containers.RepeatedCompositeFieldContainer[Global___DeviceNeed]:
+        """beside what `container.devices` and requests ask for"""
+
     def __init__(
         self,
         *,
@@ -1786,17 +2081,25 @@ class ServiceSpec(_message.Message):
         priority: _builtins.int = ...,
         pin_node: _builtins.str = ...,
         max_concurrent: _builtins.int = ...,
+        devices: _abc.Iterable[Global___DeviceNeed] | None = ...,
+        preempts: _builtins.bool = ...,
+        preemptible: _builtins.bool | None = ...,
+        min_replicas: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_exclusive", b"_exclusive", "_replicas", b"_replicas", "container", b"container", "exclusive", b"exclusive", "placement", b"placement", "replicas", b"replicas", "reservations", b"reservations", "restart", b"restart", "rollback", b"rollback", "update", b"update"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_exclusive", b"_exclusive", "_preemptible", b"_preemptible", "_replicas", b"_replicas", "container", b"container", "exclusive", b"exclusive", "placement", b"placement", "preemptible", b"preemptible", "replicas", b"replicas", "reservations", b"reservations", "restart", b"restart", "rollback", b"rollback", "update", b"update"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exclusive", b"_exclusive", "_replicas", b"_replicas", "container", b"container", "depends_on", b"depends_on", "driver", b"driver", "endpoint_mode", b"endpoint_mode", "exclusive", b"exclusive", "labels", b"labels", "max_concurrent", b"max_concurrent", "mode", b"mode", "name", b"name", "pin_node", b"pin_node", "placement", b"placement", "priority", b"priority", "replicas", b"replicas", "reservations", b"reservations", "restart", b"restart", "rollback", b"rollback", "update", b"update"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exclusive", b"_exclusive", "_preemptible", b"_preemptible", "_replicas", b"_replicas", "container", b"container", "depends_on", b"depends_on", "devices", b"devices", "driver", b"driver", "endpoint_mode", b"endpoint_mode", "exclusive", b"exclusive", "labels", b"labels", "max_concurrent", b"max_concurrent", "min_replicas", b"min_replicas", "mode", b"mode", "name", b"name", "pin_node", b"pin_node", "placement", b"placement", "preemptible", b"preemptible", "preempts", b"preempts", "priority", b"priority", "replicas", b"replicas", "reservations", b"reservations", "restart", b"restart", "rollback", b"rollback", "update", b"update"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__exclusive: _TypeAlias = _typing.Literal["exclusive"]  # noqa: Y015
     _WhichOneofArgType__exclusive: _TypeAlias = _typing.Literal["_exclusive", b"_exclusive"]  # noqa: Y015
+    _WhichOneofReturnType__preemptible: _TypeAlias = _typing.Literal["preemptible"]  # noqa: Y015
+    _WhichOneofArgType__preemptible: _TypeAlias = _typing.Literal["_preemptible", b"_preemptible"]  # noqa: Y015
     _WhichOneofReturnType__replicas: _TypeAlias = _typing.Literal["replicas"]  # noqa: Y015
     _WhichOneofArgType__replicas: _TypeAlias = _typing.Literal["_replicas", b"_replicas"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__exclusive) -> _WhichOneofReturnType__exclusive | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__preemptible) -> _WhichOneofReturnType__preemptible | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__replicas) -> _WhichOneofReturnType__replicas | None: ...
 
@@ -2161,6 +2464,7 @@ class Cluster(_message.Message):
     INCARNATION_FIELD_NUMBER: _builtins.int
     CREATED_MS_FIELD_NUMBER: _builtins.int
     NODES_MADE_FIELD_NUMBER: _builtins.int
+    STRATEGY_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     incarnation: _builtins.int
     """raised when the store is restored or migrated"""
@@ -2168,6 +2472,8 @@ class Cluster(_message.Message):
     """wall clock"""
     nodes_made: _builtins.int
     """the last node number given out"""
+    strategy: Global___Strategy.ValueType
+    """of services that name none; unspecified: SPREAD"""
     def __init__(
         self,
         *,
@@ -2175,10 +2481,11 @@ class Cluster(_message.Message):
         incarnation: _builtins.int | None = ...,
         created_ms: _builtins.int = ...,
         nodes_made: _builtins.int = ...,
+        strategy: Global___Strategy.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_incarnation", b"_incarnation", "incarnation", b"incarnation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_incarnation", b"_incarnation", "created_ms", b"created_ms", "id", b"id", "incarnation", b"incarnation", "nodes_made", b"nodes_made"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_incarnation", b"_incarnation", "created_ms", b"created_ms", "id", b"id", "incarnation", b"incarnation", "nodes_made", b"nodes_made", "strategy", b"strategy"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__incarnation: _TypeAlias = _typing.Literal["incarnation"]  # noqa: Y015
     _WhichOneofArgType__incarnation: _TypeAlias = _typing.Literal["_incarnation", b"_incarnation"]  # noqa: Y015
@@ -2460,6 +2767,7 @@ class Task(_message.Message):
     CREATED_MS_FIELD_NUMBER: _builtins.int
     OUTCOME_FIELD_NUMBER: _builtins.int
     FAILURES_FIELD_NUMBER: _builtins.int
+    GRANTS_FIELD_NUMBER: _builtins.int
     service: _builtins.str
     slot: _builtins.int
     """1…replicas; of a global service: the node's number"""
@@ -2480,6 +2788,8 @@ class Task(_message.Message):
     """how many tasks of this slot before it ended badly, one after the other"""
     @_builtins.property
     def outcome(self) -> Global___Outcome: ...
+    @_builtins.property
+    def grants(self) -> _containers.RepeatedCompositeFieldContainer[Global___Grant]: ...
     def __init__(
         self,
         *,
@@ -2496,14 +2806,90 @@ class Task(_message.Message):
         created_ms: _builtins.int = ...,
         outcome: Global___Outcome | None = ...,
         failures: _builtins.int = ...,
+        grants: _abc.Iterable[Global___Grant] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "created_ms", b"created_ms", "desired", b"desired", "exclusive", b"exclusive", "failures", b"failures", "generation", b"generation", "n", b"n", "node", b"node", "outcome", b"outcome", "pinned", b"pinned", "reason", b"reason", "service", b"service", "slot", b"slot"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "created_ms", b"created_ms", "desired", b"desired", "exclusive", b"exclusive", "failures", b"failures", "generation", b"generation", "grants", b"grants", "n", b"n", "node", b"node", "outcome", b"outcome", "pinned", b"pinned", "reason", b"reason", "service", b"service", "slot", b"slot"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Task: _TypeAlias = Task  # noqa: Y015
+
+@_typing.final
+class Grant(_message.Message):
+    """A device of its node that a task was given."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEVICE_FIELD_NUMBER: _builtins.int
+    NEED_FIELD_NUMBER: _builtins.int
+    SHARE_MILLIS_FIELD_NUMBER: _builtins.int
+    device: _builtins.str
+    """id of the MachineDevice"""
+    need: _builtins.int
+    """which of the service's needs it meets, counted from 0: those of container.devices, of
+    container.device_requests and of devices, in this order
+    """
+    share_millis: _builtins.int
+    """unset: 1000, all of it"""
+    def __init__(
+        self,
+        *,
+        device: _builtins.str = ...,
+        need: _builtins.int = ...,
+        share_millis: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_share_millis", b"_share_millis", "share_millis", b"share_millis"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_share_millis", b"_share_millis", "device", b"device", "need", b"need", "share_millis", b"share_millis"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__share_millis: _TypeAlias = _typing.Literal["share_millis"]  # noqa: Y015
+    _WhichOneofArgType__share_millis: _TypeAlias = _typing.Literal["_share_millis", b"_share_millis"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__share_millis) -> _WhichOneofReturnType__share_millis | None: ...
+
+Global___Grant: _TypeAlias = Grant  # noqa: Y015
+
+@_typing.final
+class MachineDevice(_message.Message):
+    """One device of a machine, with every name by which a service may ask for it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    NAMES_FIELD_NUMBER: _builtins.int
+    VENDOR_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """unique on the machine and, where the hardware has one, the same after a reboot"""
+    kind: _builtins.str
+    vendor: _builtins.str
+    model: _builtins.str
+    memory_bytes: _builtins.int
+    """of a GPU; 0: unknown, or it has none of its own"""
+    @_builtins.property
+    def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """the id too: paths, links, UUID, number, usb:VENDOR:PRODUCT"""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        kind: _builtins.str = ...,
+        names: _abc.Iterable[_builtins.str] | None = ...,
+        vendor: _builtins.str = ...,
+        model: _builtins.str = ...,
+        memory_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "kind", b"kind", "memory_bytes", b"memory_bytes", "model", b"model", "names", b"names", "vendor", b"vendor"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MachineDevice: _TypeAlias = MachineDevice  # noqa: Y015
 
 @_typing.final
 class Inventory(_message.Message):
@@ -2566,6 +2952,10 @@ class Inventory(_message.Message):
     LABELS_FIELD_NUMBER: _builtins.int
     METRICS_ADDRESS_FIELD_NUMBER: _builtins.int
     UNFENCED_FIELD_NUMBER: _builtins.int
+    DEVICES_FIELD_NUMBER: _builtins.int
+    DEVICE_PATTERNS_FIELD_NUMBER: _builtins.int
+    PATHS_FIELD_NUMBER: _builtins.int
+    PATH_PATTERNS_FIELD_NUMBER: _builtins.int
     hostname: _builtins.str
     os: _builtins.str
     architecture: _builtins.str
@@ -2594,6 +2984,20 @@ class Inventory(_message.Message):
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """given on the agent's command line"""
 
+    @_builtins.property
+    def devices(self) -> _containers.RepeatedCompositeFieldContainer[Global___MachineDevice]: ...
+    @_builtins.property
+    def device_patterns(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """paths of devices that are all listed, if they are there"""
+
+    @_builtins.property
+    def paths(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """of the machine's file tree, where a bind may need them"""
+
+    @_builtins.property
+    def path_patterns(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """paths that are all listed, if they are there"""
+
     def __init__(
         self,
         *,
@@ -2612,14 +3016,77 @@ class Inventory(_message.Message):
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         metrics_address: _builtins.str = ...,
         unfenced: _builtins.str = ...,
+        devices: _abc.Iterable[Global___MachineDevice] | None = ...,
+        device_patterns: _abc.Iterable[_builtins.str] | None = ...,
+        paths: _abc.Iterable[_builtins.str] | None = ...,
+        path_patterns: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "agent_version", b"agent_version", "architecture", b"architecture", "capacity", b"capacity", "cgroup_version", b"cgroup_version", "drivers", b"drivers", "engine", b"engine", "engine_labels", b"engine_labels", "hostname", b"hostname", "kernel", b"kernel", "labels", b"labels", "metrics_address", b"metrics_address", "oci_runtimes", b"oci_runtimes", "os", b"os", "unfenced", b"unfenced"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "agent_version", b"agent_version", "architecture", b"architecture", "capacity", b"capacity", "cgroup_version", b"cgroup_version", "device_patterns", b"device_patterns", "devices", b"devices", "drivers", b"drivers", "engine", b"engine", "engine_labels", b"engine_labels", "hostname", b"hostname", "kernel", b"kernel", "labels", b"labels", "metrics_address", b"metrics_address", "oci_runtimes", b"oci_runtimes", "os", b"os", "path_patterns", b"path_patterns", "paths", b"paths", "unfenced", b"unfenced"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Inventory: _TypeAlias = Inventory  # noqa: Y015
+
+@_typing.final
+class Taint(_message.Message):
+    """Why tasks had better not, or must not, be on a node, unless they tolerate it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    EFFECT_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    value: _builtins.str
+    effect: Global___TaintEffect.ValueType
+    """unspecified: REFUSE"""
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+        value: _builtins.str = ...,
+        effect: Global___TaintEffect.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["effect", b"effect", "key", b"key", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Taint: _TypeAlias = Taint  # noqa: Y015
+
+@_typing.final
+class Overcommit(_message.Message):
+    """How much of a node's capacity may be reserved, in hundredths of it; unset: 100."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CPU_PERCENT_FIELD_NUMBER: _builtins.int
+    MEMORY_PERCENT_FIELD_NUMBER: _builtins.int
+    cpu_percent: _builtins.int
+    memory_percent: _builtins.int
+    def __init__(
+        self,
+        *,
+        cpu_percent: _builtins.int | None = ...,
+        memory_percent: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cpu_percent", b"_cpu_percent", "_memory_percent", b"_memory_percent", "cpu_percent", b"cpu_percent", "memory_percent", b"memory_percent"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cpu_percent", b"_cpu_percent", "_memory_percent", b"_memory_percent", "cpu_percent", b"cpu_percent", "memory_percent", b"memory_percent"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__cpu_percent: _TypeAlias = _typing.Literal["cpu_percent"]  # noqa: Y015
+    _WhichOneofArgType__cpu_percent: _TypeAlias = _typing.Literal["_cpu_percent", b"_cpu_percent"]  # noqa: Y015
+    _WhichOneofReturnType__memory_percent: _TypeAlias = _typing.Literal["memory_percent"]  # noqa: Y015
+    _WhichOneofArgType__memory_percent: _TypeAlias = _typing.Literal["_memory_percent", b"_memory_percent"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cpu_percent) -> _WhichOneofReturnType__cpu_percent | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__memory_percent) -> _WhichOneofReturnType__memory_percent | None: ...
+
+Global___Overcommit: _TypeAlias = Overcommit  # noqa: Y015
 
 @_typing.final
 class Node(_message.Message):
@@ -2647,6 +3114,26 @@ class Node(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class GenericEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     ID_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     NUMBER_FIELD_NUMBER: _builtins.int
@@ -2656,6 +3143,9 @@ class Node(_message.Message):
     INVENTORY_FIELD_NUMBER: _builtins.int
     CREATED_MS_FIELD_NUMBER: _builtins.int
     LOST_MS_FIELD_NUMBER: _builtins.int
+    TAINTS_FIELD_NUMBER: _builtins.int
+    OVERCOMMIT_FIELD_NUMBER: _builtins.int
+    GENERIC_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     name: _builtins.str
     """unique; the hostname when it joined"""
@@ -2672,6 +3162,14 @@ class Node(_message.Message):
 
     @_builtins.property
     def inventory(self) -> Global___Inventory: ...
+    @_builtins.property
+    def taints(self) -> _containers.RepeatedCompositeFieldContainer[Global___Taint]: ...
+    @_builtins.property
+    def overcommit(self) -> Global___Overcommit: ...
+    @_builtins.property
+    def generic(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """the operator's kind -> count; they win over the engine's"""
+
     def __init__(
         self,
         *,
@@ -2684,10 +3182,13 @@ class Node(_message.Message):
         inventory: Global___Inventory | None = ...,
         created_ms: _builtins.int = ...,
         lost_ms: _builtins.int = ...,
+        taints: _abc.Iterable[Global___Taint] | None = ...,
+        overcommit: Global___Overcommit | None = ...,
+        generic: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_role", b"_role", "inventory", b"inventory", "role", b"role"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_role", b"_role", "inventory", b"inventory", "overcommit", b"overcommit", "role", b"role"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_role", b"_role", "availability", b"availability", "created_ms", b"created_ms", "id", b"id", "inventory", b"inventory", "labels", b"labels", "lost_ms", b"lost_ms", "name", b"name", "number", b"number", "role", b"role"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_role", b"_role", "availability", b"availability", "created_ms", b"created_ms", "generic", b"generic", "id", b"id", "inventory", b"inventory", "labels", b"labels", "lost_ms", b"lost_ms", "name", b"name", "number", b"number", "overcommit", b"overcommit", "role", b"role", "taints", b"taints"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__role: _TypeAlias = _typing.Literal["role"]  # noqa: Y015
     _WhichOneofArgType__role: _TypeAlias = _typing.Literal["_role", b"_role"]  # noqa: Y015
@@ -3226,6 +3727,7 @@ class Assignment(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     CAUSE_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
+    GRANTS_FIELD_NUMBER: _builtins.int
     task: _builtins.str
     stack: _builtins.str
     service_name: _builtins.str
@@ -3239,6 +3741,8 @@ class Assignment(_message.Message):
     """Who set `desired`: a reconciler's SHUTDOWN is under the mass-stop brake, as its tombstones are."""
     priority: _builtins.int
     """of the service: what is to start first when a whole machine starts; higher is earlier"""
+    @_builtins.property
+    def grants(self) -> _containers.RepeatedCompositeFieldContainer[Global___Grant]: ...
     def __init__(
         self,
         *,
@@ -3253,10 +3757,11 @@ class Assignment(_message.Message):
         reason: _builtins.str = ...,
         cause: Global___Cause.ValueType = ...,
         priority: _builtins.int = ...,
+        grants: _abc.Iterable[Global___Grant] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "desired", b"desired", "exclusive", b"exclusive", "fence_token", b"fence_token", "generation", b"generation", "pinned", b"pinned", "priority", b"priority", "reason", b"reason", "service_name", b"service_name", "stack", b"stack", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "desired", b"desired", "exclusive", b"exclusive", "fence_token", b"fence_token", "generation", b"generation", "grants", b"grants", "pinned", b"pinned", "priority", b"priority", "reason", b"reason", "service_name", b"service_name", "stack", b"stack", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

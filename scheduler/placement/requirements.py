@@ -9,15 +9,23 @@ filters need is here; a new rule starts with a new field.
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from homeport import devices
 from homeport.model import Service, Stack
 from homeport.spec import (
     Constraint,
     ConstraintOperator,
+    DeviceNeed,
     Mount,
     MountKind,
+    Neighbour,
+    Pairs,
+    Preference,
     ServiceSpec,
+    SpreadRule,
+    Strategy,
+    Toleration,
     VolumeSpec,
 )
 
@@ -68,6 +76,18 @@ class Requirements:
     volumes: tuple[VolumeKey, ...] = ()  # data on one node's disk
     data_on_node: bool = False  # a writable bind of a host's path
     shared_data: bool = False  # writes to a volume that several nodes can reach
+    preferences: tuple[Preference, ...] = ()
+    spread_rules: tuple[SpreadRule, ...] = ()
+    neighbours: tuple[Neighbour, ...] = ()  # their services as STACK/SERVICE
+    labels: Pairs = ()  # by which it is a neighbour itself
+    tolerations: tuple[Toleration, ...] = ()
+    strategy: Strategy | None = None  # None: the cluster's
+    devices: tuple[
+        DeviceNeed, ...
+    ] = ()  # in the order of `homeport.devices.needs`, targets left out
+    generic: tuple[tuple[str, int], ...] = ()  # kind, count; sorted by kind
+    paths: tuple[str, ...] = ()  # bind sources that must be there already
+    image: str = ""  # id or name
 
     @property
     def order(self) -> tuple[int, int, str]:
@@ -126,7 +146,37 @@ def _of(spec: ServiceSpec, stack_volumes: tuple[VolumeSpec, ...], stack_name: st
         shared_data=any(
             not mount.read_only and not is_local(volumes.get(mount.source)) for mount in named
         ),
+        preferences=spec.placement.preferences,
+        spread_rules=spec.placement.spread_rules,
+        neighbours=tuple(_resolved(each, stack_name) for each in spec.placement.neighbours),
+        labels=spec.labels,
+        tolerations=spec.placement.tolerations,
+        strategy=spec.placement.strategy,
+        devices=tuple(replace(need, target="") for need in devices.needs(spec)),
+        generic=tuple(
+            (kind, count) for kind, text in reservations.generic if (count := whole(text))
+        ),
+        paths=tuple(
+            sorted(
+                {
+                    mount.source
+                    for mount in container.mounts
+                    if mount.kind is MountKind.BIND and not mount.bind_create_host_path
+                }
+            )
+        ),
+        image=container.image_id or container.image,
     )
+
+
+def whole(text: str) -> int:
+    """How many of a generic resource; what is no number counts as none."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0
+
+
+def _resolved(neighbour: Neighbour, stack: str) -> Neighbour:
+    name = neighbour.service
+    return replace(neighbour, service=f"{stack}/{name}") if name and "/" not in name else neighbour
 
 
 def is_local(volume: VolumeSpec | None) -> bool:
@@ -180,7 +230,27 @@ def _platform(platform: str) -> tuple[str, str]:
     return parts[0], parts[1]
 
 
+_SHOWN = {
+    ConstraintOperator.EQ: "==",
+    ConstraintOperator.NE: "!=",
+    ConstraintOperator.IN: "in",
+    ConstraintOperator.NOT_IN: "not in",
+    ConstraintOperator.EXISTS: "exists",
+    ConstraintOperator.ABSENT: "not exists",
+    ConstraintOperator.LESS: "<",
+    ConstraintOperator.GREATER: ">",
+    ConstraintOperator.MATCHES: "=~",
+    ConstraintOperator.NOT_MATCHES: "!~",
+}
+
+
 def shown(constraint: Constraint) -> str:
     """A constraint as the user wrote it."""
-    operator = "==" if constraint.operator is ConstraintOperator.EQ else "!="
-    return f"{constraint.key} {operator} {constraint.value}"
+    operator = _SHOWN[constraint.operator]
+    match constraint.operator:
+        case ConstraintOperator.EXISTS | ConstraintOperator.ABSENT:
+            return f"{constraint.key} {operator}"
+        case ConstraintOperator.IN | ConstraintOperator.NOT_IN:
+            return f"{constraint.key} {operator} ({', '.join(constraint.values)})"
+        case _:
+            return f"{constraint.key} {operator} {constraint.value}"
