@@ -10,7 +10,7 @@ import pytest
 from grpc._cython import cygrpc
 
 from agent import grpc_transport
-from homeport import client
+from homeport.client import asking
 from scheduler.api import server
 
 
@@ -21,7 +21,7 @@ def core() -> bytes:
 
 @pytest.mark.parametrize(
     "options",
-    [client._CHANNEL_OPTIONS, server._OPTIONS, grpc_transport.OPTIONS],
+    [asking.CHANNEL_OPTIONS, server._OPTIONS, grpc_transport.OPTIONS],
     ids=["of the client", "of the scheduler", "of the agent"],
 )
 def test_every_option_is_known_to_grpc(options: tuple[tuple[str, int], ...], core: bytes) -> None:
