@@ -37,6 +37,7 @@ from scheduler.reconcile import (
     telling,
 )
 from scheduler.reconcile.agenda import Agenda
+from scheduler.reconcile.answers import Answers
 from scheduler.reconcile.moves import Moves
 from scheduler.reconcile.orphans import Orphans
 from scheduler.reconcile.pace import Pace
@@ -123,6 +124,7 @@ class Controller:
         self._brake_at = 0.0  # boot time at which it is to be judged anew; 0: when a node changes
         self._troubles: dict[ServiceId, int] = {}  # failed looks in a row
         self._frozen: dict[ServiceId, None] = {}  # already said that these are left alone
+        self._answers = Answers()
         self._orphans = Orphans()
         self._hourly_at = 0.0
         self._stacks_at = 0.0
@@ -431,7 +433,7 @@ class Controller:
                 self._stacks[stack] = None  # until there is nothing left to do
         if snapshot.now >= self._hourly_at:
             self._hourly_at = snapshot.now + REAP_SECONDS
-            look.add(reaper.requests(snapshot))
+            look.add(self._answers.decide(snapshot))
             look.add(self._orphans.decide(snapshot))
 
     async def _commit(self, look: _Look) -> None:

@@ -18,8 +18,6 @@ from scheduler.cluster.snapshot import Snapshot
 from scheduler.reconcile import outcomes, replicas, restarts
 from scheduler.reconcile.slots import Slot
 
-REQUESTS_KEPT_MS = 24 * 3600 * 1000
-
 
 def tasks(snapshot: Snapshot, service: Service, slots: Mapping[int, Slot]) -> list[Change]:
     """Have superseded tasks removed, and delete the records of those that are gone."""
@@ -143,16 +141,6 @@ def stack(snapshot: Snapshot, name: str) -> list[Change]:
         return changes
     # Last, so that whoever continues after a crash still finds what is left to do.
     return [Delete(keys.stack(name), stored.version(keys.stack(name)), "it has no services left")]
-
-
-def requests(snapshot: Snapshot) -> list[Change]:
-    """Forget the answers to requests that nobody will send again."""
-    return [
-        Delete(key, snapshot.stored.version(key), "a day has passed")
-        for record in snapshot.stored.requests()
-        if snapshot.now_ms - record.created_ms > REQUESTS_KEPT_MS
-        for key in (keys.request(record.request_id),)
-    ]
 
 
 def _is_gone(snapshot: Snapshot, task: Task) -> bool:

@@ -34,7 +34,7 @@ from scheduler.api import requests
 from scheduler.dispatch import assignments, dispatcher, heartbeat, leases as lease_grants, liveness
 from scheduler.dispatch.dispatcher import Dispatcher
 from scheduler.election import Leadership
-from scheduler.reconcile import brake, moves, nodes, outcomes, revoking, slots
+from scheduler.reconcile import answers, brake, moves, nodes, outcomes, revoking, slots
 from scheduler.reconcile.pace import Pace
 from scheduler.store import memory
 from scheduler.store.commit import Committer
@@ -416,6 +416,24 @@ def _repeats_requests(patch):
         return await once(authority, method, request, fresh, *args, **kwargs)
 
     patch.setattr(requests, "once", carrying)
+
+
+@mutation(
+    "an answer is forgotten only by who has known it for a while",
+    "wall clock jumps",
+    "kill the leader",
+    "repeat messages",
+    "slow messages",
+)
+def _forgets_answers_by_wall_clocks(patch):
+    patch.setattr(answers, "KNOWN_SECONDS", 0.0)
+    decide = answers.Answers.decide
+
+    def deciding(self, snapshot):
+        self._revision = 1 << 62  # all of them were here before
+        return decide(self, snapshot)
+
+    patch.setattr(answers.Answers, "decide", deciding)
 
 
 @mutation("only a proven leader says no", "pause a scheduler")

@@ -11,7 +11,6 @@ from homeport.model import (
     Cause,
     Health,
     NodeState,
-    RequestRecord,
     RolloutState,
     VolumeState,
 )
@@ -833,15 +832,3 @@ def test_a_stack_that_is_applied_again_finds_its_data():
     service = running(world, spec("db", mounts=(volume_mount("data"),)))
     assert world.nodes_of(service) == ["a"]
     assert [volume.state for volume in world.tables.volumes()] == [VolumeState.ACTIVE]
-
-
-def test_answers_to_requests_are_forgotten_after_a_day():
-    world = World()
-    day = reaper.REQUESTS_KEPT_MS
-    for name, age in (("old", day + 1), ("young", day)):
-        record = RequestRecord(
-            request_id=name, method="Apply", digest="", response=b"", created_ms=world.now_ms - age
-        )
-        world.put(record)
-    changes = reaper.requests(world.snapshot())
-    assert [change.key for change in changes] == [keys.request("old")]
