@@ -34,7 +34,7 @@ from scheduler.api.differences import Difference
 from scheduler.cluster import keys, numbering
 from scheduler.cluster.changes import ABSENT, Change, Delete, Put
 from scheduler.cluster.observed import Doubt
-from scheduler.cluster.tables import View
+from scheduler.cluster.view import View
 from scheduler.config import Timers
 from scheduler.placement import requirements
 

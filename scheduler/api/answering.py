@@ -23,7 +23,7 @@ from scheduler.api.requests import Decision
 from scheduler.api.views import Views
 from scheduler.cluster.observed import Observed
 from scheduler.cluster.snapshot import Snapshot
-from scheduler.cluster.tables import View
+from scheduler.cluster.view import View
 from scheduler.store.authority import Authority, NotLeading
 from scheduler.store.base import Store, Unavailable
 from scheduler.store.images import Images

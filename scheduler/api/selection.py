@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from homeport.model import Event, Service, ServiceId, Task, TaskId, split_task_id
 from scheduler.api.errors import NotFound
-from scheduler.cluster.tables import View
+from scheduler.cluster.view import View
 
 
 def split(stack: str, given: str) -> tuple[str, str]:

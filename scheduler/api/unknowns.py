@@ -29,7 +29,7 @@ from homeport.model import (
 )
 from scheduler.cluster import keys
 from scheduler.cluster.changes import ABSENT, Put
-from scheduler.cluster.tables import View
+from scheduler.cluster.view import View
 from scheduler.placement import requirements as needs
 from scheduler.placement.fleet import requirements_of
 

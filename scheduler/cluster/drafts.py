@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from homeport.model import Service, StackDraft, Volume
 from scheduler.cluster import keys
-from scheduler.cluster.tables import View
+from scheduler.cluster.view import View
 
 Head = Service | Volume
 """What a draft can hold."""

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from homeport.model import Service, TaskId
 from scheduler.cluster import keys
-from scheduler.cluster.tables import View
+from scheduler.cluster.view import View
 
 TASKS_SKIPPED = 10_000
 """Tasks that a slot may have had since the backup; the next one's number is beyond them."""

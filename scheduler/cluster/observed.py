@@ -24,7 +24,7 @@ from homeport.model import (
     TaskId,
     TaskStatus,
 )
-from scheduler.cluster.tables import View
+from scheduler.cluster.view import View
 
 EVENTS_KEPT = 10_000
 

@@ -27,7 +27,8 @@ from homeport.model import (
 )
 from scheduler.cluster import keys
 from scheduler.cluster.changes import Change, Delete, Put
-from scheduler.cluster.tables import Tables, View
+from scheduler.cluster.tables import Tables
+from scheduler.cluster.view import View
 
 T = TypeVar("T", bound=keys.Stored)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from scheduler.cluster.changes import Change
 from scheduler.cluster.observed import Observed
 from scheduler.cluster.overlay import overlay
-from scheduler.cluster.tables import View
+from scheduler.cluster.view import View
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ from homeport.model import (
 )
 from homeport.spec import FileMount
 from scheduler.cluster.numbering import fence_token
-from scheduler.cluster.tables import View
+from scheduler.cluster.view import View
 
 MESSAGE_BYTES_MAX = 2 * 1024 * 1024
 """Beyond this a message is split; gRPC's own limit is 4 MiB."""

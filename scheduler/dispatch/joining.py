@@ -15,7 +15,7 @@ from homeport import codec
 from homeport.model import Cluster, Inventory, Node, NodeId, RequestRecord
 from scheduler.cluster import keys
 from scheduler.cluster.changes import ABSENT, Change, Put
-from scheduler.cluster.tables import View
+from scheduler.cluster.view import View
 
 METHOD = "Join"
 NAME_MAX = 63

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from homeport.model import NodeId
 from scheduler.cluster.observed import Liveness, Observed
-from scheduler.cluster.tables import View
+from scheduler.cluster.view import View
 from scheduler.config import Timers
 from scheduler.dispatch.session import Session
 from scheduler.reconcile import revoking

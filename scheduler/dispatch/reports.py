@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from homeport.model import Event, NodeId, TaskId, TaskStatus, Volume
 from scheduler.cluster import keys
 from scheduler.cluster.changes import ABSENT, Change, Put
-from scheduler.cluster.tables import View
+from scheduler.cluster.view import View
 
 EVENTS_MAX = 1_000
 MESSAGE_MAX = 2_000

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from homeport.model import Availability, Node, NodeId, NodeState, ServiceId, Task, TaskId
 from scheduler.cluster.snapshot import Snapshot
-from scheduler.cluster.tables import View
+from scheduler.cluster.view import View
 from scheduler.placement import requirements as needs
 from scheduler.placement.requirements import HostPort, Requirements, VolumeKey
 

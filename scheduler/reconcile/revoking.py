@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from homeport.model import NodeId, Task, TaskId
 from scheduler.cluster.changes import Change, Put
 from scheduler.cluster.observed import Observed
-from scheduler.cluster.tables import View
+from scheduler.cluster.view import View
 
 
 def begin(view: View, observed: Observed, changes: Iterable[Change]) -> None:

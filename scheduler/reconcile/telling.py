@@ -17,7 +17,7 @@ from homeport.model import (
 from scheduler.cluster import keys
 from scheduler.cluster.changes import Change, Delete, Put
 from scheduler.cluster.observed import Brake, Waiting
-from scheduler.cluster.tables import View
+from scheduler.cluster.view import View
 
 _ROLLOUT = {
     RolloutState.UPDATING: "RolloutStarted",
