@@ -1,4 +1,4 @@
-"""From what a user asks to the changes that make it so: apply, scale, remove, nodes.
+"""From what a user asks to the changes that make it so: apply, scale, remove.
 
 Each function looks at stored objects and returns the whole outcome as values: what to
 write, and what to tell the user. `plan` and `apply` run the same function; only one
@@ -16,24 +16,19 @@ from dataclasses import dataclass, replace
 
 from homeport.lifecycle import Desired
 from homeport.model import (
-    Availability,
-    Cluster,
-    Node,
     Service,
     ServiceGeneration,
     ServiceId,
     Stack,
     StackFile,
-    Task,
     Volume,
     VolumeState,
 )
-from homeport.spec import FileMount, FileSpec, MountKind, Pairs, ServiceSpec, StackSpec, pairs
+from homeport.spec import FileMount, FileSpec, MountKind, ServiceSpec, StackSpec
 from scheduler.api import differences
 from scheduler.api.differences import Difference
 from scheduler.cluster import keys, numbering
-from scheduler.cluster.changes import ABSENT, Change, Delete, Put
-from scheduler.cluster.observed import Doubt
+from scheduler.cluster.changes import ABSENT, Change, Put
 from scheduler.cluster.view import View
 from scheduler.config import Timers
 from scheduler.placement import requirements
@@ -163,68 +158,6 @@ def scale(view: View, wanted: Iterable[tuple[Service, int]]) -> Outcome:
         touched.append(head.id)
         outcomes.append(_scaled(head, replicas))
     return Outcome(heads=tuple(heads), services=tuple(outcomes), touched=tuple(touched))
-
-
-def node(
-    view: View,
-    old: Node,
-    *,
-    availability: Availability | None,
-    set_labels: Pairs,
-    remove_labels: Sequence[str],
-    lost_ms: int = 0,
-) -> list[Change]:
-    """Change the operator's wish for a node. `lost_ms`: when it was said to be off; 0: it was not.
-
-    The first word that a node is off counts; it stays until the node is heard of again.
-    """
-    labels = {key: value for key, value in old.labels if key not in remove_labels}
-    labels.update(set_labels)
-    new = replace(
-        old,
-        availability=old.availability if availability is None else availability,
-        labels=pairs(labels),
-        lost_ms=old.lost_ms or lost_ms,
-    )
-    return [] if new == old else [Put(new, view.version(keys.node(old.id)), "the operator's wish")]
-
-
-def forget(view: View, old: Node) -> tuple[list[Change], list[Change], list[Task]]:
-    """Forget a node: (its tasks' and volumes' records, its own record, its tasks).
-
-    The operator's word stands for the agent's report that everything there is gone.
-    """
-    tasks = view.tasks_of_node(old.id)
-    belongings: list[Change] = [
-        Delete(keys.task(task.id), view.version(keys.task(task.id)), "its node was removed")
-        for task in tasks
-    ]
-    for volume in view.volumes_of_node(old.id):
-        key = keys.key_of(volume)
-        belongings.append(Delete(key, view.version(key), "its node was removed"))
-    return (
-        belongings,
-        [Delete(keys.node(old.id), view.version(keys.node(old.id)), "removed")],
-        tasks,
-    )
-
-
-def accept_restore(
-    view: View, cluster: Cluster, *, doubt: Doubt | None
-) -> tuple[tuple[Change, ...], Change]:
-    """Begin the next incarnation: what the services need for it, and the cluster's record.
-
-    The numbers of tasks jump: what agents run may have numbers that this store never gave.
-    """
-    seen = doubt.incarnation if doubt is not None else 0
-    fresh = replace(cluster, incarnation=max(cluster.incarnation, seen) + 1)
-    services: list[Change] = []
-    for service in sorted(view.services(), key=lambda each: each.id):
-        highest = max((task.n for task in view.tasks_of_service(service.id)), default=0)
-        version = view.version(keys.service(service.id))
-        services.append(Put(numbering.skipped(service, highest), version, "a new incarnation"))
-    record = Put(fresh, view.version(keys.CLUSTER), "a restored store was accepted")
-    return tuple(services), record
 
 
 def with_digests(stack: StackSpec) -> StackSpec:

@@ -14,7 +14,7 @@ from homeport import codec
 from homeport.model import Availability, NodeState
 from homeport.spec import pairs
 from homeport.v1 import control_pb2
-from scheduler.api import admission, losing, unknowns, validation
+from scheduler.api import losing, unknowns, validation, wishes
 from scheduler.api.answering import Answering, M, node_named, once
 from scheduler.api.errors import Invalid, NotNow, Unwell
 from scheduler.api.requests import Decision
@@ -44,7 +44,7 @@ class Operating(Answering):
         def decide() -> Decision[control_pb2.UpdateNodeResponse]:
             view = authority.mirror.tables
             old = node_named(view, request.node)
-            changes = admission.node(
+            changes = wishes.node(
                 view,
                 old,
                 availability=wish,
@@ -69,7 +69,7 @@ class Operating(Answering):
         def decide() -> Decision[control_pb2.RemoveNodeResponse]:
             view, observed = authority.mirror.tables, authority.observed
             node = node_named(view, request.node)
-            belongings, heads, tasks = admission.forget(view, node)
+            belongings, heads, tasks = wishes.forget(view, node)
             volumes = [f"{each.stack}/{each.name}" for each in view.volumes_of_node(node.id)]
             if why := losing.leases_held(authority.snapshot(), node):
                 raise NotNow(why)
@@ -121,7 +121,7 @@ class Operating(Answering):
                     f"exclusive tasks may still run where this store does not know of them: their"
                     f" leases end within {left:.0f} s; say it again then"
                 )
-            objects, cluster = admission.accept_restore(
+            objects, cluster = wishes.accept_restore(
                 tables, tables.cluster, doubt=authority.observed.doubt
             )
             assert isinstance(cluster, Put)

@@ -1,12 +1,8 @@
 """What applying, scaling and removing write, and what they tell."""
 
-from dataclasses import replace
-
 import pytest
 
 from homeport.model import (
-    Availability,
-    Node,
     NodeId,
     Service,
     ServiceGeneration,
@@ -287,42 +283,6 @@ def test_a_spec_left_behind_by_a_failed_apply_is_stepped_over():
     cluster.tables.put(orphan, 50)
     cluster.apply(web(image="whole"))
     assert cluster.head().generation == 3
-
-
-def test_a_node_is_cordoned_and_labelled_by_its_operator_only():
-    cluster = Cluster()
-    node = Node(id=NodeId("n1"), name="pi", number=1, labels=pairs({"a": "1", "b": "2"}))
-    cluster.tables.put(node, 3)
-    (change,) = admission.node(
-        cluster.tables,
-        node,
-        availability=Availability.PAUSE,
-        set_labels=pairs({"c": "3"}),
-        remove_labels=["a"],
-    )
-    assert change.value == replace(
-        node, availability=Availability.PAUSE, labels=pairs({"b": "2", "c": "3"})
-    )
-    unchanged = admission.node(
-        cluster.tables, node, availability=None, set_labels=(), remove_labels=["nope"]
-    )
-    assert unchanged == []
-
-
-def test_forgetting_a_node_takes_its_tasks_and_volumes_first():
-    cluster = Cluster()
-    cluster.apply(web())
-    node = Node(id=NodeId("n"), name="pi", number=1)
-    cluster.tables.put(node, 3)
-    task = cluster.run_task()
-    cluster.tables.put(Volume(stack="s", name="data", node=node.id), 4)
-    belongings, heads, tasks = admission.forget(cluster.tables, node)
-    assert tasks == [task]
-    cluster.commit(*belongings)
-    cluster.commit(*heads)
-    assert cluster.tables.nodes() == []
-    assert cluster.tables.tasks_of_node(node.id) == []
-    assert cluster.tables.volumes_of("s", "data") == []
 
 
 def test_notices_say_what_will_surprise():

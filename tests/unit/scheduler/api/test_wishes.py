@@ -1,0 +1,71 @@
+"""What an operator's word writes about a node and about a restored store."""
+
+from dataclasses import replace
+
+from homeport.model import Availability, Cluster, Node, NodeId, Service, ServiceId, Task, Volume
+from homeport.spec import Mode, pairs
+from scheduler.api import wishes
+from scheduler.cluster import keys
+from scheduler.cluster.changes import Delete
+from scheduler.cluster.observed import Doubt
+from scheduler.cluster.tables import Tables
+
+
+def test_a_node_is_cordoned_and_labelled_by_its_operator_only():
+    tables = Tables()
+    node = Node(id=NodeId("n1"), name="pi", number=1, labels=pairs({"a": "1", "b": "2"}))
+    tables.put(node, 3)
+    (change,) = wishes.node(
+        tables,
+        node,
+        availability=Availability.PAUSE,
+        set_labels=pairs({"c": "3"}),
+        remove_labels=["a"],
+    )
+    assert change.expect == 3
+    assert change.value == replace(
+        node, availability=Availability.PAUSE, labels=pairs({"b": "2", "c": "3"})
+    )
+    unchanged = wishes.node(tables, node, availability=None, set_labels=(), remove_labels=["nope"])
+    assert unchanged == []
+
+
+def test_the_first_word_that_a_node_is_off_counts():
+    tables = Tables()
+    node = Node(id=NodeId("n1"), name="pi", number=1)
+    tables.put(node, 3)
+    said = {"availability": None, "set_labels": (), "remove_labels": ()}
+    (change,) = wishes.node(tables, node, lost_ms=7, **said)
+    assert change.value.lost_ms == 7
+    assert wishes.node(tables, change.value, lost_ms=9, **said) == []
+
+
+def test_forgetting_a_node_takes_its_tasks_and_volumes_first():
+    tables = Tables()
+    node = Node(id=NodeId("n"), name="pi", number=1)
+    task = Task(service=ServiceId("s-web-1"), slot=1, n=1, node=node.id, generation=1)
+    elsewhere = replace(task, slot=2, node=NodeId("other"))
+    volume = Volume(stack="s", name="data", node=node.id)
+    for revision, value in enumerate((node, task, elsewhere, volume), 1):
+        tables.put(value, revision)
+    belongings, heads, tasks = wishes.forget(tables, node)
+    assert tasks == [task]
+    gone = [(type(change), change.key, change.expect) for change in belongings]
+    assert gone == [(Delete, keys.task(task.id), 2), (Delete, keys.key_of(volume), 4)]
+    assert [(change.key, change.expect) for change in heads] == [(keys.node(node.id), 1)]
+
+
+def test_an_accepted_restore_begins_an_incarnation_that_no_agent_has_seen():
+    tables = Tables()
+    cluster = Cluster(id="c", incarnation=2)
+    tables.put(cluster, 1)
+    service = Service(id=ServiceId("s-web-1"), stack="s", name="web", mode=Mode.REPLICATED)
+    tables.put(service, 2)
+    tables.put(Task(service=service.id, slot=1, n=5, node=NodeId("n"), generation=1), 3)
+    (skipped,), record = wishes.accept_restore(tables, cluster, doubt=None)
+    assert record.value == replace(cluster, incarnation=3)
+    assert skipped.key == keys.service(service.id)
+    assert skipped.value != service  # the numbers of its next tasks jump
+    doubt = Doubt(incarnation=8, since=0.0, why="an agent has seen more")
+    _, record = wishes.accept_restore(tables, cluster, doubt=doubt)
+    assert record.value.incarnation == 9
