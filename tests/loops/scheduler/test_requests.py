@@ -32,7 +32,7 @@ from scheduler.store.commit import Committer
 from scheduler.store.images import Images
 from scheduler.store.memory import MemoryStore
 from scheduler.store.mirror import Mirror
-from tests.loops.scheduler.test_lanes import LoopClock
+from tests.loops.scheduler.lanes import LoopClock
 
 pytestmark = pytest.mark.looptime(end=600)
 
