@@ -1,7 +1,7 @@
 """The runtime that runs tasks as Docker containers.
 
-A task has at most one container, whose name follows from the task's id; whatever exists
-under that name with our labels is adopted, whatever lacks them is not touched. A
+A task has at most one container, whose name follows from the task's id; whatever has the
+task's labels is adopted, also under another name; whatever lacks them is not touched. A
 newcomer's mistake: asking the engine once more "to be sure": a deployment's speed is
 the number of calls, and every answer here is already a look.
 """
@@ -318,6 +318,7 @@ class DockerRuntime:
 
             try:
                 await self._work(f"remove the container {name}", request, name)
+                self._containers.forget(task)
             except Gone:
                 pass
             except (Rejected, Unavailable) as error:

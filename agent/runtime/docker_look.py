@@ -1,9 +1,11 @@
 """Finding our containers on an engine and saying what they do.
 
-The one place that decides which container belongs to a task: it has the task's name *and*
-our labels. A newcomer's mistakes: believing the engine's "running" without /proc, and
-disbelieving it too soon (for some milliseconds after a process ended the engine does not
-know, and its exit code is worth waiting for).
+The one place that decides which container belongs to a task: it has our labels, and the
+task's name. One that somebody renamed by hand stays the task's, and gets its name back: the
+name is what keeps a second one from being made. A newcomer's mistakes: looking by name
+alone; believing the engine's "running" without /proc, and disbelieving it too soon (for
+some milliseconds after a process ended the engine does not know, and its exit code is worth
+waiting for).
 """
 
 from __future__ import annotations
@@ -13,8 +15,10 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+import structlog
+
 from agent.runtime import cgroups, docker_seen
-from agent.runtime.base import LABEL_CLUSTER, Gone, Sample, Seen
+from agent.runtime.base import LABEL_CLUSTER, Gone, RuntimeFailure, Sample, Seen
 from agent.runtime.docker_engine import Client, Engine, Hung
 from agent.runtime.docker_images import Images
 from agent.runtime.labels import (
@@ -30,6 +34,8 @@ from homeport.model import TaskId
 INSPECT_SECONDS = 10.0
 CATCH_UP_SECONDS = (0.05, 0.1, 0.2, 0.4, 0.8)
 """How long the engine may take to notice that a process has ended, before it is disbelieved."""
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,15 +97,18 @@ class Containers:
         if task is None:
             return None
         try:
-            return await self.inspect(task)
+            return await self.inspect(task, container_id=listed["Id"])
         except Hung:
             # One container that hangs must hide neither the others nor itself.
             return docker_seen.seen_in_list(listed, cluster=self._cluster)
 
-    async def inspect(self, task: TaskId) -> Seen | None:
-        """This task's container; None when there is none. Raises Unavailable."""
+    async def inspect(self, task: TaskId, *, container_id: str = "") -> Seen | None:
+        """This task's container; None when there is none. Raises Unavailable.
+
+        `container_id` is where to look if nothing of ours has its name.
+        """
         for pause in (*CATCH_UP_SECONDS, 0.0):
-            inspected = await self.inspected(task)
+            inspected = await self.inspected(task, container_id=container_id)
             if inspected is None:
                 return None
             claim = docker_seen.claimed_process(inspected)
@@ -124,25 +133,21 @@ class Containers:
             self._pids.pop(task, None)
         return seen
 
-    async def inspected(self, task: TaskId) -> dict[str, Any] | None:
+    async def inspected(self, task: TaskId, *, container_id: str = "") -> dict[str, Any] | None:
         """The engine's account of this task's container; None when there is none of ours."""
         name = container_name(task)
-
-        def request(client: Client) -> dict[str, Any]:
-            found: dict[str, Any] = client.ask_json("GET", f"/containers/{name}/json")
-            return found
-
-        try:
-            inspected = await self._engine.call(
-                f"look at the container {name}", request, seconds=INSPECT_SECONDS, container=name
-            )
-        except Gone:
+        inspected = await self._inspected(task, name)
+        if inspected is None:
+            known = self._known.get(task)
+            container_id = known.container_id if known is not None else container_id
+            if container_id:
+                inspected = await self._inspected(task, container_id)
+            if inspected is not None:
+                await self._name_again(task, inspected)
+        if inspected is None:
             self.forget(task)
             return None
         labels = docker_seen.labels_of(inspected)
-        if task_of(labels, self._cluster, self._node) != task:
-            self.forget(task)  # somebody else's, under our name
-            return None
         self._known[task] = Known(
             container_id=inspected["Id"],
             generation=generation_of(labels),
@@ -151,6 +156,46 @@ class Containers:
             stop_signal=inspected["Config"].get("StopSignal") or "",
         )
         return inspected
+
+    async def _inspected(self, task: TaskId, name_or_id: str) -> dict[str, Any] | None:
+        """What is there, if it is this task's."""
+
+        def request(client: Client) -> dict[str, Any]:
+            found: dict[str, Any] = client.ask_json("GET", f"/containers/{name_or_id}/json")
+            return found
+
+        name = container_name(task)
+        try:
+            inspected = await self._engine.call(
+                f"look at the container {name}", request, seconds=INSPECT_SECONDS, container=name
+            )
+        except Gone:
+            return None
+        is_its = task_of(docker_seen.labels_of(inspected), self._cluster, self._node) == task
+        return inspected if is_its else None
+
+    async def _name_again(self, task: TaskId, inspected: dict[str, Any]) -> None:
+        """Give back the name that somebody took from it; where that is taken, it goes without."""
+        name = container_name(task)
+
+        def request(client: Client) -> None:
+            path = f"/containers/{inspected['Id']}/rename"
+            client.ask("POST", path, params={"name": name})
+
+        found = str(inspected.get("Name", "")).lstrip("/")
+        try:
+            await self._engine.call(
+                f"rename the container {found}", request, seconds=INSPECT_SECONDS, container=name
+            )
+        except RuntimeFailure as error:
+            log.warning(
+                "a container was renamed by hand and stays the task's, under that name",
+                task=task, name=found, why=str(error),
+            )  # fmt: skip
+        else:
+            log.warning(
+                "a container was renamed by hand and has its name again", task=task, name=found
+            )
 
     async def is_name_free(self, name: str) -> bool:
         """Whether no container has this name, be it ours or not."""

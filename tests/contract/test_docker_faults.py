@@ -292,6 +292,60 @@ async def test_a_paused_container_is_seen_as_paused_and_stops(
     assert (stopped.phase, stopped.exit_code) == (Phase.EXITED, 0)
 
 
+@pytest.mark.parametrize("by", ["the same agent", "the next agent"])
+async def test_a_container_that_was_renamed_by_hand_stays_the_tasks_and_gets_its_name_back(
+    bench: DockerBench, trouble: Trouble, by: str
+) -> None:
+    runtime = bench.runtime()
+    task = bench.sleeper()
+    await up(runtime, task)
+    before = await runtime.inspect(task.task)
+    assert before is not None
+    client = trouble.engine.client()
+    client.rename(before.container_id, "mine-now")
+    if by == "the next agent":
+        runtime = bench.runtime()
+        assert await runtime.list() == (before,)
+    assert await runtime.inspect(task.task) == before
+    assert (await runtime.create(task)).container_id == before.container_id
+    assert _names(client, task) == [task.task.replace("/", ".")]
+
+
+async def test_a_container_whose_name_is_taken_meanwhile_is_still_the_only_one_of_its_task(
+    bench: DockerBench, trouble: Trouble
+) -> None:
+    runtime = bench.runtime()
+    task = bench.sleeper()
+    await up(runtime, task)
+    before = await runtime.inspect(task.task)
+    assert before is not None
+    client = trouble.engine.client()
+    client.rename(before.container_id, "mine-now")
+    name = task.task.replace("/", ".")
+    foreign = client.create_container(SLEEPER.name, name=name)["Id"]
+    try:
+        assert await runtime.inspect(task.task) == before
+        # Nor does an agent that comes anew make a second one.
+        runtime = bench.runtime()
+        assert await runtime.list() == (before,)
+        assert (await runtime.create(task)).container_id == before.container_id
+        assert _names(client, task) == ["mine-now"]
+        await runtime.stop(task.task, 5.0)
+        await runtime.remove(task.task)
+        assert _names(client, task) == []
+        assert client.inspect_container(name)["Id"] == foreign
+    finally:
+        client.remove_container(foreign, force=True)
+
+
+def _names(client: object, task: Work) -> list[str]:
+    """The names of all containers that carry this task's label."""
+    found = client.containers(  # type: ignore[attr-defined]
+        all=True, filters={"label": f"dev.homeport.task={task.task}"}
+    )
+    return sorted(each["Names"][0].lstrip("/") for each in found)
+
+
 async def test_a_command_that_is_left_alone_is_hung_up(bench: DockerBench) -> None:
     runtime = bench.runtime()
     task = bench.sleeper(pid_mode="host")  # so that its numbers are ours
