@@ -1,4 +1,4 @@
-"""Regular expressions and numbers in constraints: what is allowed, and what they match.
+"""Facts, numbers and regular expressions of constraints: what is allowed, and what they match.
 
 An expression is written by a user and runs in the scheduler's one loop, so it must not be able
 to take long. What can be matched in several ways is tried in all of them, one within the other:
@@ -18,9 +18,15 @@ TEXT_MAX = 256
 BITS_MAX = 24
 """Of choices: three repetitions without an end, or two of them and eight question marks."""
 
+_FACT = re.compile(r"node\.(id|hostname|role|platform\.(os|arch)|labels\.\S+)|engine\.labels\.\S+")
 _NUMBER = re.compile(r"[-+]?[0-9]{1,15}(\.[0-9]{1,6})?", re.ASCII)
 _REPEAT = re.compile(r"\{([0-9]*)(,?)([0-9]*)\}", re.ASCII)
 _TOKEN = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\(\?:|\{[0-9]*,?[0-9]*\}|.", re.DOTALL)
+
+
+def is_fact(key: str) -> bool:
+    """Whether this can be told of a node."""
+    return _FACT.fullmatch(key) is not None
 
 
 def problem(pattern: str) -> str:

@@ -60,7 +60,8 @@ def _walk(node: Node, pattern: str, path: str, report: Report, *, told: bool) ->
                     continue
                 _walk(child, f"{pattern}.*", f"{path}.{key.name}", report, told=told)
         case Mapping():
-            known = CHILDREN.get(pattern)
+            # Where one may stand for a list of one, the rows are those of the list's entries.
+            known = CHILDREN.get(pattern) or CHILDREN.get(f"{pattern}[]")
             if known is None:
                 return  # names of the user's choice, such as labels
             for key, child in node.entries:

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import re
-
 from homeport.compose import quantities
 from homeport.compose.view import View
 from homeport.spec import (
-    Constraint,
-    ConstraintOperator,
     EndpointMode,
     FailureAction,
     Mode,
-    PlacementSpec,
     RestartCondition,
     RestartPolicy,
     UpdateConfig,
@@ -40,10 +35,6 @@ _ACTIONS = {
     "rollback": FailureAction.ROLLBACK,
 }
 ENDPOINTS = {"vip": EndpointMode.VIP, "dnsrr": EndpointMode.DNSRR}
-
-_CONSTRAINT = re.compile(r"\s*(\S+?)\s*(==|!=)\s*(\S(?:.*\S)?)\s*")
-_FACT = re.compile(r"node\.(id|hostname|role|platform\.(os|arch)|labels\.\S+)|engine\.labels\.\S+")
-_FACTS = "node.id, node.hostname, node.role, node.platform.os, node.platform.arch, node.labels.…"
 
 
 def mode(deploy: View | None) -> Mode:
@@ -180,35 +171,3 @@ def endpoint_mode(deploy: View | None) -> EndpointMode:
             "Write `dnsrr` to say so",
         )  # fmt: skip
     return mode
-
-
-def placement(deploy: View | None) -> PlacementSpec:
-    """Which nodes may run the service."""
-    section = deploy.at("placement") if deploy is not None else None
-    if section is None:
-        return PlacementSpec()
-    constraints = []
-    for item in section.listed("constraints"):
-        text = item.as_text()
-        match = _CONSTRAINT.fullmatch(text) if len(text) < 1_000 else None
-        if match is None:
-            item.refuse(f"{text[:60]!r} is not a constraint such as node.labels.disk == ssd")
-        elif not _FACT.fullmatch(match[1]):
-            item.refuse(f"{match[1][:60]!r} is not a fact of nodes", f"Known are {_FACTS}")
-        else:
-            operator = ConstraintOperator.EQ if match[2] == "==" else ConstraintOperator.NE
-            constraints.append(Constraint(key=match[1], operator=operator, value=match[3]))
-    spread = []
-    for item in section.listed("preferences"):
-        key = item.text("spread")
-        if _FACT.fullmatch(key):
-            spread.append(key)
-        else:
-            item.refuse(
-                f"{key[:60]!r} is not a fact of nodes to spread over", f"Known are {_FACTS}"
-            )
-    return PlacementSpec(
-        constraints=tuple(constraints),
-        spread=tuple(dict.fromkeys(spread)),
-        max_replicas_per_node=section.whole("max_replicas_per_node", 0, REPLICAS_MAX),
-    )

@@ -47,6 +47,7 @@ ROLLOUT = STACKS + "a_change_replaces_one_slot_at_a_time"
 FAILED_ROLLOUT = STACKS + "a_bad_image_stops_the_rollout_with_its_reason"
 DEPENDENCIES = STACKS + "the_dependency_was_healthy_before_what_depends_on_it_started"
 LOADING = "tests/unit/homeport/compose/test_project.py::test_"
+PLACING = "tests/unit/homeport/compose/test_placing.py::test_"
 PROCESS = "tests/contract/test_process_options.py::test_"
 
 
@@ -444,15 +445,14 @@ DEPLOY = (
     _mapped(
         "services.*.deploy.resources.reservations.memory", "ServiceSpec.reservations.memory_bytes"
     ),
-    _notice(
-        "services.*.deploy.resources.reservations.generic_resources",
-        "are recorded, and nodes are not chosen by them yet",
-        way_out="Give the nodes a label, and add a placement constraint",
+    _mapped(
+        "services.*.deploy.resources.reservations.generic_resources", "Resources.generic",
+        PLACING + "resources",
     ),
     *(
-        _notice(
+        _mapped(
             "services.*.deploy.resources.reservations.generic_resources[]."
-            f"discrete_resource_spec{key}", "is recorded",
+            f"discrete_resource_spec{key}", "Resources.generic", PLACING + "resources",
         )
         for key in ("", ".kind", ".value")
     ),
@@ -481,6 +481,42 @@ OURS = (
     _mapped(
         "services.*.x-homeport.max_concurrent", "ServiceSpec.max_concurrent",
         CLUSTER + "max_concurrent",
+    ),
+    _mapped("services.*.x-homeport.device", "ServiceSpec.devices", PLACING + "devices"),
+    *_children(
+        "services.*.x-homeport.device[]", "DeviceNeed",
+        "path=name id=name usb=name kind vendor model=models count share=share_millis "
+        "shared=share_millis target", PLACING + "devices",
+    ),
+    _mapped("services.*.x-homeport.strategy", "PlacementSpec.strategy", PLACING + "wishes"),
+    _mapped("services.*.x-homeport.prefer", "PlacementSpec.preferences", PLACING + "wishes"),
+    _mapped("services.*.x-homeport.prefer[].where", "Preference.constraint", PLACING + "wishes"),
+    _mapped("services.*.x-homeport.prefer[].weight", "Preference.weight", PLACING + "wishes"),
+    _mapped("services.*.x-homeport.spread", "PlacementSpec.spread_rules", PLACING + "spread"),
+    *_children(
+        "services.*.x-homeport.spread[]", "SpreadRule", "over=key max_skew weight",
+        PLACING + "spread",
+    ),
+    *(
+        row
+        for side in ("near", "apart")
+        for row in (
+            _mapped(
+                f"services.*.x-homeport.{side}", "PlacementSpec.neighbours", PLACING + "neighbours"
+            ),
+            *_children(
+                f"services.*.x-homeport.{side}[]", "Neighbour", "service label over=key weight",
+                PLACING + "neighbours",
+            ),
+        )
+    ),
+    _mapped(
+        "services.*.x-homeport.tolerations", "PlacementSpec.tolerations", PLACING + "tolerations"
+    ),
+    _mapped("services.*.x-homeport.preempts", "ServiceSpec.preempts", PLACING + "preemption"),
+    _mapped("services.*.x-homeport.preemptible", "ServiceSpec.preemptible", PLACING + "preemption"),
+    _mapped(
+        "services.*.x-homeport.min_replicas", "ServiceSpec.min_replicas", PLACING + "preemption"
     ),
 )  # fmt: skip
 

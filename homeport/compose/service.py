@@ -11,7 +11,9 @@ from homeport.compose import (
     container,
     deploy,
     mounts,
+    needs,
     networks,
+    placing,
     resources,
     stored,
     suggest,
@@ -26,6 +28,7 @@ from homeport.spec import (
     Driver,
     FileKind,
     FileMount,
+    Mode,
     ServiceSpec,
 )
 
@@ -115,7 +118,7 @@ def read(
             mode=kind,
             replicas=replicas,
             labels=variables.plain_labels(section, "labels") if section else (),
-            placement=deploy.placement(section),
+            placement=placing.read(section, ours, names.services, names.inactive),
             reservations=reservations,
             restart=deploy.restart(service, section, kind, must_end=name in names.awaited),
             update=deploy.update(section, "update_config"),
@@ -126,6 +129,10 @@ def read(
             priority=ours.whole("priority", -1_000_000, 1_000_000) if ours else 0,
             pin_node=_pin(ours, settled.pin_node),
             max_concurrent=_concurrent(ours, kind.is_job),
+            devices=needs.devices(ours),
+            preempts=ours.flag("preempts") if ours else False,
+            preemptible=_preemptible(ours),
+            min_replicas=_min_replicas(ours, kind, replicas),
         ),
         build=build.read(service, name, image, compiling) if has_build else None,
         links=links,
@@ -237,6 +244,23 @@ def _exclusive(ours: View | None, replicas: int) -> bool | None:
     if exclusive and replicas > 1:
         found.refuse(f"at most one copy may run, and {replicas} replicas are asked for")
     return exclusive
+
+
+def _preemptible(ours: View | None) -> bool | None:
+    found = ours.at("preemptible") if ours else None
+    return found.as_bool() if found is not None else None
+
+
+def _min_replicas(ours: View | None, kind: Mode, replicas: int) -> int:
+    found = ours.at("min_replicas") if ours else None
+    if found is None or ours is None:
+        return 0
+    least = ours.whole("min_replicas", 0, deploy.REPLICAS_MAX)
+    if kind.is_global:
+        found.refuse("is for services with a number of replicas", "Write `preemptible: false`")
+    elif least > replicas:
+        found.refuse(f"is more than the {replicas} replicas that there are to be")
+    return least
 
 
 def _pin(ours: View | None, bind_node: str) -> str:

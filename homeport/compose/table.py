@@ -59,6 +59,52 @@ problems of a file are reported at once: `compose.yaml:10:23: services.web.ports
   gives, or `<stack>-<service>`.
 - **Limits given twice** (`cpus` and `deploy.resources.limits.cpus`, and so on) must agree, as in
   Compose.
+"""
+
+_PLACING = """\
+
+## Where tasks go
+
+A **fact** of a node is `node.id`, `node.hostname`, `node.role`, `node.platform.os`,
+`node.platform.arch`, `node.labels.…` or `engine.labels.…`.
+
+- **Constraints** (`deploy.placement.constraints`) are Swarm's and some more:
+  `node.labels.disk == ssd`, `!= ssd`, `in (ssd, nvme)`, `not in (hdd)`, `exists`, `not exists`,
+  `< 15`, `> 2.5`, `=~ pi[0-9]+`, `!~ .*-old`. `<` and `>` compare decimal numbers; `=~` takes a
+  regular expression that fits the whole fact, without look-around, without repeated groups and
+  with few repetitions, since it runs in the scheduler. A fact that a node lacks equals nothing:
+  `!=`, `not in`, `not exists` and `!~` hold of it.
+- **`prefer`** lists constraints that are only liked, with a `weight` of 1 to 100, or of -1 to -100
+  for a dislike: `{where: node.labels.disk == ssd, weight: 50}`.
+- **`spread`** keeps a service even over the values of a fact: `{over: node.labels.zone,
+  max_skew: 1}` lets no zone have more than one task more than the zone with the fewest. With a
+  `weight` it is a wish, without one it is a rule. Nodes that lack the fact are left out.
+- **`near`** and **`apart`** speak of other services of the file, of `STACK/SERVICE`, or of all that
+  have a label (`{label: tier=front}`, from `deploy.labels`): on the same node, or with `over:
+  node.labels.zone` in the same zone. A service apart from itself runs once in each. With a
+  `weight` it is a wish.
+- **Taints** keep tasks from a node (`homeport node update NODE --taint KEY=VALUE:EFFECT`): `avoid`
+  only if another node will do, `refuse` in any case, `evict` also those that are there.
+  **`tolerations`** name the taints that do not count: `gpu` any of that key, `gpu=yes` of that
+  value, `gpu:refuse` of that effect, `*` all.
+- **`strategy`**: `spread` prefers the node with the most room, `binpack` the one with the least.
+- **Devices.** A path under `devices:` is on some nodes only, and tasks go there, so far as agents
+  list such paths (docs/operations.md). Serial ports and accelerators are taken alone, everything
+  else is used side by side. `x-homeport.device` asks for devices by what they are, one or a list:
+  `/dev/serial/by-id/…`, `usb:10c4:ea60`, a kind (`gpu`, `serial`, `video`…), or a map of these
+  with `vendor`, `model` (`"*3060"`), `count` (a number or `all`), and either `share` (half a GPU:
+  0.5), `shared: true` (not counted), or neither: taken alone. It appears in the container as on
+  the machine, or at `target`.
+- **GPUs** of `gpus:` and of `reservations.devices` with the capability `gpu` are whole ones, and
+  nvidia's unless `driver` says otherwise. `generic_resources` count down what nodes have.
+- **Bind sources** with `create_host_path: false` need a node that has the path, so far as its agent
+  lists it.
+- **Priority.** Higher ones are placed first. With `preempts: true` a service that finds no room may
+  end tasks of lower priority; `min_replicas` of a service are left running, and `preemptible:
+  false` keeps all of it. Exclusive and pinned tasks stay, unless theirs says `preemptible: true`.
+"""
+
+_FILES = f"""\
 
 ## How files are read
 
@@ -86,7 +132,7 @@ marks, unknown tags and a second YAML document are refused.
 
 def page() -> str:
     """The whole page, as Markdown."""
-    parts = [_HEAD]
+    parts = [_HEAD, _PLACING, _FILES]
     for title, rows in _SECTIONS:
         parts.append(f"\n## {title}\n\n| key | standing | becomes, or why not | shown by |\n")
         parts.append("| --- | --- | --- | --- |\n")

@@ -30,9 +30,8 @@ from homeport.spec import (
     UpdateConfig,
     VolumeSpec,
 )
-
-Problem = tuple[str, str]
-"""(field path, sentence)."""
+from scheduler.api import placing
+from scheduler.api.checks import Problem, shown as _shown, within as _range
 
 RESERVED_LABELS = "dev.homeport."
 SERVICES_MAX = 500
@@ -127,17 +126,9 @@ def _service(stack: StackSpec, service: ServiceSpec) -> Iterator[Problem]:
     yield from _range(f"{path}.replicas", service.replicas, 0, REPLICAS_MAX)
     yield from _range(f"{path}.priority", service.priority, -1_000_000, 1_000_000)
     yield from _range(f"{path}.max_concurrent", service.max_concurrent, 0, REPLICAS_MAX)
-    yield from _range(
-        f"{path}.placement.max_replicas_per_node",
-        service.placement.max_replicas_per_node,
-        0,
-        REPLICAS_MAX,
-    )
-    for index, constraint in enumerate(service.placement.constraints):
-        if not constraint.key or not constraint.value:
-            yield f"{path}.placement.constraints[{index}]", "a constraint needs a key and a value"
     yield from label_problems(f"{path}.labels", service.labels)
     yield from _resources(f"{path}.reservations", service.reservations)
+    yield from placing.problems(path, service)
     yield from _restart(f"{path}.restart", service.restart)
     yield from _update(f"{path}.update", service.update)
     yield from _update(f"{path}.rollback", service.rollback)
@@ -307,11 +298,6 @@ def _unique(path: str, names: Iterable[str]) -> Iterator[Problem]:
         seen.add(name)
 
 
-def _range(path: str, value: int, least: int, most: int) -> Iterator[Problem]:
-    if not least <= value <= most:
-        yield path, f"{value} is not between {least} and {most}"
-
-
 def _pairs(path: str, items: Pairs) -> Iterator[Problem]:
     if len(items) > PAIRS_MAX:
         yield path, f"{len(items)} entries; there may be {PAIRS_MAX}"
@@ -336,8 +322,3 @@ def _texts(path: str, value: Any) -> Iterator[Problem]:
         for field in dataclasses.fields(value):
             inner = f"{path}.{field.name}" if path else field.name
             yield from _texts(inner, getattr(value, field.name))
-
-
-def _shown(text: str) -> str:
-    """A text from anywhere, fit for a sentence."""
-    return repr(text if len(text) <= 80 else text[:77] + "…")

@@ -237,8 +237,6 @@ def test_neither_image_nor_build(project: Project) -> None:
         ("deploy: {update_config: {order: start-first}}", "rolled out stop-first for now"),
         ("deploy: {update_config: {failure_action: rollback}}", "and pauses for now"),
         ("deploy: {rollback_config: {parallelism: 2}}", "a rollout that fails pauses for now"),
-        ("deploy: {resources: {reservations: {generic_resources: [{discrete_resource_spec: "
-         "{kind: gpu, value: 1}}]}}}", "nodes are not chosen by them yet"),
         ("build: {ssh: [default]}", "needs BuildKit, which `apply --build` does not use yet"),
         ("volumes: ['/srv/x:/x']", "/srv/x is a path of the node that runs the task"),
     ],
