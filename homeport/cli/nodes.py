@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from homeport.cli import options, output
+from homeport.cli import node_update, options, output
 from homeport.v1 import control_pb2, types_pb2
 
 
@@ -20,20 +20,23 @@ def nodes(context: click.Context, follow: bool, form: str, no_headers: bool) -> 
     client = options.connect(context)
     headings = ["NAME", "STATE", "AVAILABILITY", "TASKS", "CPU", "MEMORY", "CONDITIONS", "AGE"]
     if form == "wide":
-        headings += ["PLATFORM", "ENGINE", "ADDRESSES", "LABELS", "ID"]
+        headings += ["PLATFORM", "ENGINE", "ADDRESSES", "LABELS", "TAINTS", "RESOURCES", "ID"]
 
     def row(view: Any) -> list[str]:
         node, inventory = view.node, view.node.inventory
         wrong = [each for each in view.status.conditions if not each.ok]
+        overcommit = node.overcommit
+        cpu = overcommit.cpu_percent if overcommit.HasField("cpu_percent") else 100
+        memory = overcommit.memory_percent if overcommit.HasField("memory_percent") else 100
         cells = [
             node.name,
             types_pb2.NodeState.Name(view.state).removeprefix("NODE_STATE_"),
             types_pb2.Availability.Name(node.availability).removeprefix("AVAILABILITY_"),
             str(view.tasks),
             f"{output.cores(view.reserved.cpu_millis)}/"
-            f"{output.cores(inventory.capacity.cpu_millis)}",
+            f"{output.cores(_percent(inventory.capacity.cpu_millis, cpu))}",
             f"{output.size(view.reserved.memory_bytes)}/"
-            f"{output.size(inventory.capacity.memory_bytes)}",
+            f"{output.size(_percent(inventory.capacity.memory_bytes, memory))}",
             "; ".join(f"{each.name}: {each.message}" for each in wrong) or "ok",
             output.age(node.created_ms, options.now_ms()),
         ]
@@ -43,7 +46,9 @@ def nodes(context: click.Context, follow: bool, form: str, no_headers: bool) -> 
                 f"{inventory.os}/{inventory.architecture}" if inventory.os else "-",
                 inventory.engine or "-",
                 ",".join(inventory.addresses) or "-",
-                ",".join(f"{key}={value}" for key, value in sorted(labels.items())) or "-",
+                _joined(labels),
+                ",".join(node_update.shown(each) for each in node.taints) or "-",
+                _joined(_resources(node)),
                 node.id,
             ]
         return cells
@@ -56,6 +61,24 @@ def nodes(context: click.Context, follow: bool, form: str, no_headers: bool) -> 
         options.show(form, not no_headers, views, headings, row, lambda view: view.node.name)
 
     options.each_change(context, follow, ("nodes", "tasks"), "", print_all)
+
+
+def _percent(amount: int, percent: int) -> int:
+    """What may be reserved of an amount."""
+    return amount * percent // 100
+
+
+def _joined(items: dict[str, str]) -> str:
+    return ",".join(f"{key}={value}" for key, value in sorted(items.items())) or "-"
+
+
+def _resources(node: Any) -> dict[str, str]:
+    """Generic resources, the operator's word first, and how many devices of each kind."""
+    counts: dict[str, int] = {}
+    for device in node.inventory.devices:
+        counts[device.kind] = counts.get(device.kind, 0) + 1
+    devices = {kind: str(count) for kind, count in counts.items() if kind}
+    return {**devices, **dict(node.inventory.capacity.generic), **dict(node.generic)}
 
 
 def _set(context: click.Context, node: str, availability: types_pb2.Availability.ValueType) -> None:
@@ -95,6 +118,9 @@ def drain(context: click.Context, node: str) -> None:
 @click.group()
 def node() -> None:
     """Change what the cluster knows of a machine."""
+
+
+node.add_command(node_update.update)
 
 
 @node.command("lost")

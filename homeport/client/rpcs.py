@@ -102,6 +102,9 @@ class Rpcs(ABC, Generic[Many]):
     accept_restore: _Unary[control_pb2.AcceptRestoreRequest, control_pb2.AcceptRestoreResponse] = (
         _Unary("AcceptRestore", control_pb2.AcceptRestoreResponse)
     )
+    update_cluster: _Unary[control_pb2.UpdateClusterRequest, control_pb2.UpdateClusterResponse] = (
+        _Unary("UpdateCluster", control_pb2.UpdateClusterResponse)
+    )
 
     def __init__(self, asking: Asking) -> None:
         """`asking` knows whom to ask."""

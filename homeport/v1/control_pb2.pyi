@@ -28,6 +28,59 @@ else:
 DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
+class UpdateClusterRequest(_message.Message):
+    """Change what holds for the cluster."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STRATEGY_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    strategy: _types_pb2.Strategy.ValueType
+    """UNSPECIFIED: as it is."""
+    request_id: _builtins.str
+    validate_only: _builtins.bool
+    def __init__(
+        self,
+        *,
+        strategy: _types_pb2.Strategy.ValueType = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "strategy", b"strategy", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateClusterRequest: _TypeAlias = UpdateClusterRequest  # noqa: Y015
+
+@_typing.final
+class UpdateClusterResponse(_message.Message):
+    """The cluster after the change."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLUSTER_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    @_builtins.property
+    def cluster(self) -> _types_pb2.Cluster: ...
+    def __init__(
+        self,
+        *,
+        cluster: _types_pb2.Cluster | None = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateClusterResponse: _TypeAlias = UpdateClusterResponse  # noqa: Y015
+
+@_typing.final
 class BackupRequest(_message.Message):
     """Save the cluster."""
 
@@ -886,6 +939,26 @@ class UpdateNodeRequest(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class SetResourcesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     NODE_FIELD_NUMBER: _builtins.int
     AVAILABILITY_FIELD_NUMBER: _builtins.int
     SET_LABELS_FIELD_NUMBER: _builtins.int
@@ -893,6 +966,11 @@ class UpdateNodeRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     LOST_FIELD_NUMBER: _builtins.int
+    SET_TAINTS_FIELD_NUMBER: _builtins.int
+    REMOVE_TAINTS_FIELD_NUMBER: _builtins.int
+    OVERCOMMIT_FIELD_NUMBER: _builtins.int
+    SET_RESOURCES_FIELD_NUMBER: _builtins.int
+    REMOVE_RESOURCES_FIELD_NUMBER: _builtins.int
     node: _builtins.str
     """Name or id."""
     availability: _types_pb2.Availability.ValueType
@@ -907,6 +985,26 @@ class UpdateNodeRequest(_message.Message):
     def set_labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     @_builtins.property
     def remove_labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def set_taints(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Taint]:
+        """Each takes the place of one with its key."""
+
+    @_builtins.property
+    def remove_taints(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Keys."""
+
+    @_builtins.property
+    def overcommit(self) -> _types_pb2.Overcommit:
+        """What is unset stays as it is."""
+
+    @_builtins.property
+    def set_resources(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Kind -> count, as Node.generic."""
+
+    @_builtins.property
+    def remove_resources(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Kinds; what the engine says of them counts again."""
+
     def __init__(
         self,
         *,
@@ -917,10 +1015,15 @@ class UpdateNodeRequest(_message.Message):
         request_id: _builtins.str = ...,
         validate_only: _builtins.bool = ...,
         lost: _builtins.bool = ...,
+        set_taints: _abc.Iterable[_types_pb2.Taint] | None = ...,
+        remove_taints: _abc.Iterable[_builtins.str] | None = ...,
+        overcommit: _types_pb2.Overcommit | None = ...,
+        set_resources: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        remove_resources: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["overcommit", b"overcommit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["availability", b"availability", "lost", b"lost", "node", b"node", "remove_labels", b"remove_labels", "request_id", b"request_id", "set_labels", b"set_labels", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["availability", b"availability", "lost", b"lost", "node", b"node", "overcommit", b"overcommit", "remove_labels", b"remove_labels", "remove_resources", b"remove_resources", "remove_taints", b"remove_taints", "request_id", b"request_id", "set_labels", b"set_labels", "set_resources", b"set_resources", "set_taints", b"set_taints", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -130,6 +130,11 @@ class ControlStub(object):
                 request_serializer=homeport_dot_v1_dot_control__pb2.GetClusterRequest.SerializeToString,
                 response_deserializer=homeport_dot_v1_dot_control__pb2.GetClusterResponse.FromString,
                 _registered_method=True)
+        self.UpdateCluster = channel.unary_unary(
+                '/homeport.v1.Control/UpdateCluster',
+                request_serializer=homeport_dot_v1_dot_control__pb2.UpdateClusterRequest.SerializeToString,
+                response_deserializer=homeport_dot_v1_dot_control__pb2.UpdateClusterResponse.FromString,
+                _registered_method=True)
         self.Backup = channel.unary_stream(
                 '/homeport.v1.Control/Backup',
                 request_serializer=homeport_dot_v1_dot_control__pb2.BackupRequest.SerializeToString,
@@ -266,6 +271,13 @@ class ControlServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpdateCluster(self, request, context):
+        """UpdateCluster changes what holds for all services that do not say otherwise.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Backup(self, request, context):
         """Backup sends all records at one revision, as the bytes of a backup file. It holds secrets.
         """
@@ -378,6 +390,11 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.GetCluster,
                     request_deserializer=homeport_dot_v1_dot_control__pb2.GetClusterRequest.FromString,
                     response_serializer=homeport_dot_v1_dot_control__pb2.GetClusterResponse.SerializeToString,
+            ),
+            'UpdateCluster': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateCluster,
+                    request_deserializer=homeport_dot_v1_dot_control__pb2.UpdateClusterRequest.FromString,
+                    response_serializer=homeport_dot_v1_dot_control__pb2.UpdateClusterResponse.SerializeToString,
             ),
             'Backup': grpc.unary_stream_rpc_method_handler(
                     servicer.Backup,
@@ -904,6 +921,33 @@ class Control(object):
             '/homeport.v1.Control/GetCluster',
             homeport_dot_v1_dot_control__pb2.GetClusterRequest.SerializeToString,
             homeport_dot_v1_dot_control__pb2.GetClusterResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateCluster(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/homeport.v1.Control/UpdateCluster',
+            homeport_dot_v1_dot_control__pb2.UpdateClusterRequest.SerializeToString,
+            homeport_dot_v1_dot_control__pb2.UpdateClusterResponse.FromString,
             options,
             channel_credentials,
             insecure,

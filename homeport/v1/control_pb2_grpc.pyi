@@ -47,6 +47,8 @@ class ControlStub:
     """StatImage says how much of an image archive is here already."""
     PushImage: _aio.StreamUnaryMultiCallable[_control_pb2.PushImageRequest, _control_pb2.PushImageResponse]
     GetCluster: _aio.UnaryUnaryMultiCallable[_control_pb2.GetClusterRequest, _control_pb2.GetClusterResponse]
+    UpdateCluster: _aio.UnaryUnaryMultiCallable[_control_pb2.UpdateClusterRequest, _control_pb2.UpdateClusterResponse]
+    """UpdateCluster changes what holds for all services that do not say otherwise."""
     Backup: _aio.UnaryStreamMultiCallable[_control_pb2.BackupRequest, _control_pb2.BackupResponse]
     """Backup sends all records at one revision, as the bytes of a backup file. It holds secrets."""
     AcceptRestore: _aio.UnaryUnaryMultiCallable[_control_pb2.AcceptRestoreRequest, _control_pb2.AcceptRestoreResponse]
@@ -195,6 +197,14 @@ class ControlServicer(metaclass=_abc_1.ABCMeta):
         request: _control_pb2.GetClusterRequest,
         context: _aio.ServicerContext[_control_pb2.GetClusterRequest, _abc.Awaitable[_control_pb2.GetClusterResponse]],
     ) -> _abc.Awaitable[_control_pb2.GetClusterResponse]: ...
+
+    @_abc_1.abstractmethod
+    def UpdateCluster(
+        self,
+        request: _control_pb2.UpdateClusterRequest,
+        context: _aio.ServicerContext[_control_pb2.UpdateClusterRequest, _abc.Awaitable[_control_pb2.UpdateClusterResponse]],
+    ) -> _abc.Awaitable[_control_pb2.UpdateClusterResponse]:
+        """UpdateCluster changes what holds for all services that do not say otherwise."""
 
     @_abc_1.abstractmethod
     def Backup(

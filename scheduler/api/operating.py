@@ -9,12 +9,13 @@ harm (`losing`, `unknowns`).
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from homeport import codec
-from homeport.model import Availability, NodeState
-from homeport.spec import pairs
+from homeport.model import Availability, NodeState, Overcommit, Taint
+from homeport.spec import Strategy, pairs
 from homeport.v1 import control_pb2
-from scheduler.api import losing, unknowns, validation, wishes
+from scheduler.api import losing, placing, unknowns, validation, wishes
 from scheduler.api.answering import Answering, M, node_named, once
 from scheduler.api.errors import Invalid, NotNow, Unwell
 from scheduler.api.requests import Decision
@@ -33,25 +34,13 @@ class Operating(Answering):
     ) -> control_pb2.UpdateNodeResponse:
         """See the contract."""
         authority = self._leading().authority
-        try:
-            wish = Availability(request.availability) if request.availability else None
-        except ValueError:
-            raise Invalid([("availability", "ACTIVE, PAUSE or DRAIN")]) from None
-        labels = pairs(request.set_labels)
-        if problems := list(validation.label_problems("set_labels", labels)):
-            raise Invalid(problems)
+        wish = _wish(request)
 
         def decide() -> Decision[control_pb2.UpdateNodeResponse]:
             view = authority.mirror.tables
             old = node_named(view, request.node)
-            changes = wishes.node(
-                view,
-                old,
-                availability=wish,
-                set_labels=labels,
-                remove_labels=request.remove_labels,
-                lost_ms=authority.clock.wall_ms() if request.lost else 0,
-            )
+            lost_ms = authority.clock.wall_ms() if request.lost else 0
+            changes = wishes.node(view, old, replace(wish, lost_ms=lost_ms))
             if request.lost and (why := losing.may_be_on(authority.snapshot(), old)):
                 raise NotNow(why)
             after = authority.snapshot().over(list(changes)).stored.node(old.id) or old
@@ -59,6 +48,27 @@ class Operating(Answering):
             return Decision(response, heads=tuple(changes))
 
         return await once(authority, request, control_pb2.UpdateNodeResponse, decide)
+
+    async def UpdateCluster(
+        self, request: control_pb2.UpdateClusterRequest
+    ) -> control_pb2.UpdateClusterResponse:
+        """See the contract."""
+        authority = self._leading().authority
+        try:
+            strategy = Strategy(request.strategy) if request.strategy else None
+        except ValueError:
+            raise Invalid([("strategy", "SPREAD or BINPACK")]) from None
+
+        def decide() -> Decision[control_pb2.UpdateClusterResponse]:
+            view = authority.mirror.tables
+            if view.cluster is None:
+                raise Unwell("there is no cluster in the store: restore a backup")
+            changes = wishes.cluster(view, view.cluster, strategy)
+            after = replace(view.cluster, strategy=strategy or view.cluster.strategy)
+            response = control_pb2.UpdateClusterResponse(cluster=codec.to_message(after))
+            return Decision(response, heads=tuple(changes))
+
+        return await once(authority, request, control_pb2.UpdateClusterResponse, decide)
 
     async def RemoveNode(
         self, request: control_pb2.RemoveNodeRequest
@@ -159,6 +169,41 @@ class Operating(Answering):
             return Decision(answer, heads=verdicts.puts)
 
         return await once(authority, request, response, decide)
+
+
+def _wish(request: control_pb2.UpdateNodeRequest) -> wishes.NodeWish:
+    """What is wanted of a node, but for when it was said to be off. Raises Invalid."""
+    try:
+        availability = Availability(request.availability) if request.availability else None
+    except ValueError:
+        raise Invalid([("availability", "ACTIVE, PAUSE or DRAIN")]) from None
+    try:
+        taints = [codec.from_message(Taint, each) for each in request.set_taints]
+    except codec.CodecError:
+        raise Invalid([("set_taints", "the effect is AVOID, REFUSE or EVICT")]) from None
+    overcommit = codec.from_message(Overcommit, request.overcommit)
+    wish = wishes.NodeWish(
+        availability=availability,
+        set_labels=pairs(request.set_labels),
+        remove_labels=request.remove_labels,
+        set_taints=taints,
+        remove_taints=request.remove_taints,
+        cpu_percent=overcommit.cpu_percent if request.overcommit.HasField("cpu_percent") else None,
+        memory_percent=overcommit.memory_percent
+        if request.overcommit.HasField("memory_percent")
+        else None,
+        set_resources=pairs(request.set_resources),
+        remove_resources=request.remove_resources,
+    )
+    problems = [
+        *validation.label_problems("set_labels", wish.set_labels),
+        *placing.taint_problems("set_taints", wish.set_taints),
+        *placing.overcommit_problems("overcommit", overcommit),
+        *placing.generic_problems("set_resources", wish.set_resources),
+    ]
+    if problems:
+        raise Invalid(problems)
+    return wish
 
 
 def _unknown(

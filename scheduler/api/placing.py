@@ -47,6 +47,8 @@ def taint_problems(path: str, taints: Collection[Taint]) -> Iterator[Problem]:
     """Whether a node may have these taints."""
     if len(taints) > ITEMS_MAX:
         yield path, f"{len(taints)} taints; a node has at most {ITEMS_MAX}"
+    if len({taint.key for taint in taints}) < len(taints):
+        yield path, "two taints have the same key"
     for index, taint in enumerate(taints):
         here = f"{path}[{index}]"
         if not _KEY.fullmatch(taint.key):

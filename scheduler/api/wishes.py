@@ -6,39 +6,68 @@ newcomer's mistake: writing what is so already. Who says the same twice changes 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 
-from homeport.model import Availability, Cluster, Node, Task
-from homeport.spec import Pairs, pairs
+from homeport.model import Availability, Cluster, Node, Overcommit, Taint, Task
+from homeport.spec import Pairs, Strategy, pairs
 from scheduler.cluster import keys, numbering
 from scheduler.cluster.changes import Change, Delete, Put
 from scheduler.cluster.observed import Doubt
 from scheduler.cluster.view import View
 
 
-def node(
-    view: View,
-    old: Node,
-    *,
-    availability: Availability | None,
-    set_labels: Pairs,
-    remove_labels: Sequence[str],
-    lost_ms: int = 0,
-) -> list[Change]:
-    """Change the operator's wish for a node. `lost_ms`: when it was said to be off; 0: it was not.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeWish:
+    """What an operator wants changed of a node; what is None or empty stays as it is."""
+
+    availability: Availability | None = None
+    set_labels: Pairs = ()
+    remove_labels: Collection[str] = ()
+    lost_ms: int = 0  # when it was said to be off
+    set_taints: Sequence[Taint] = ()  # each takes the place of one with its key
+    remove_taints: Collection[str] = ()  # keys
+    cpu_percent: int | None = None
+    memory_percent: int | None = None
+    set_resources: Pairs = ()  # kind -> count
+    remove_resources: Collection[str] = ()
+
+
+def node(view: View, old: Node, wish: NodeWish) -> list[Change]:
+    """Change the operator's wish for a node.
 
     The first word that a node is off counts; it stays until the node is heard of again.
     """
-    labels = {key: value for key, value in old.labels if key not in remove_labels}
-    labels.update(set_labels)
+    gone = {*wish.remove_taints, *(taint.key for taint in wish.set_taints)}
+    taints = [*(taint for taint in old.taints if taint.key not in gone), *wish.set_taints]
     new = replace(
         old,
-        availability=old.availability if availability is None else availability,
-        labels=pairs(labels),
-        lost_ms=old.lost_ms or lost_ms,
+        availability=old.availability if wish.availability is None else wish.availability,
+        labels=_changed(old.labels, wish.set_labels, wish.remove_labels),
+        lost_ms=old.lost_ms or wish.lost_ms,
+        taints=tuple(sorted(taints, key=lambda taint: taint.key)),
+        overcommit=Overcommit(
+            cpu_percent=_or(wish.cpu_percent, old.overcommit.cpu_percent),
+            memory_percent=_or(wish.memory_percent, old.overcommit.memory_percent),
+        ),
+        generic=_changed(old.generic, wish.set_resources, wish.remove_resources),
     )
     return [] if new == old else [Put(new, view.version(keys.node(old.id)), "the operator's wish")]
+
+
+def cluster(view: View, old: Cluster, strategy: Strategy | None) -> list[Change]:
+    """Change what holds for all services that do not say otherwise."""
+    new = old if strategy is None else replace(old, strategy=strategy)
+    return [] if new == old else [Put(new, view.version(keys.CLUSTER), "the operator's wish")]
+
+
+def _changed(old: Pairs, fresh: Pairs, gone: Collection[str]) -> Pairs:
+    kept = {key: value for key, value in old if key not in gone}
+    return pairs(kept | dict(fresh))
+
+
+def _or(wish: int | None, old: int) -> int:
+    return old if wish is None else wish
 
 
 def forget(view: View, old: Node) -> tuple[list[Change], list[Change], list[Task]]:

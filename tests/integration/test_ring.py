@@ -196,6 +196,51 @@ def test_labels_of_a_node_are_set_and_removed(client):
     assert labels(remove_labels=["disk"]) == {}
 
 
+def test_an_operator_says_what_a_node_is_for(client):
+    def update(**fields):
+        return client.update_node(control_pb2.UpdateNodeRequest(node="n2", **fields)).node
+
+    gpu = types_pb2.Taint(key="gpu", value="yes", effect=types_pb2.TAINT_EFFECT_EVICT)
+    node = update(
+        set_taints=[gpu],
+        overcommit=types_pb2.Overcommit(memory_percent=120),
+        set_resources={"tuner": "2"},
+    )
+    assert list(node.taints) == [gpu]
+    assert (node.overcommit.cpu_percent, node.overcommit.memory_percent) == (100, 120)
+    assert dict(node.generic) == {"tuner": "2"}
+    (listed,) = [view.node for view in client.nodes() if view.node.name == "n2"]
+    assert listed == node
+    for wrong in (
+        {"set_taints": [types_pb2.Taint(key="a b")]},
+        {"set_taints": [types_pb2.Taint(key="a", effect=99)]},
+        {"overcommit": types_pb2.Overcommit(cpu_percent=1)},
+        {"set_resources": {"tuner": "some"}},
+    ):
+        with pytest.raises(CallFailed) as refused:
+            update(**wrong)
+        assert [path.split("[")[0].split(".")[0] for path, _ in refused.value.fields] == [*wrong]
+    node = update(
+        remove_taints=["gpu"],
+        overcommit=types_pb2.Overcommit(memory_percent=100),
+        remove_resources=["tuner"],
+    )
+    assert (list(node.taints), dict(node.generic)) == ([], {})
+
+
+def test_the_strategy_is_the_clusters(client):
+    def strategy(**fields):
+        request = control_pb2.UpdateClusterRequest(**fields)
+        client.update_cluster(request)
+        return client.get_cluster(control_pb2.GetClusterRequest()).cluster.strategy
+
+    spread, binpack = types_pb2.STRATEGY_SPREAD, types_pb2.STRATEGY_BINPACK
+    assert strategy() == spread
+    assert strategy(strategy=binpack, validate_only=True) == spread
+    assert strategy(strategy=binpack) == binpack
+    assert strategy(strategy=spread) == spread
+
+
 def test_an_answer_that_got_lost_is_given_again(client):
     request = control_pb2.ApplyRequest(stack=stack(), request_id="once-1")
     first = client.apply(request)

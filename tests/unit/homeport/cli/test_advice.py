@@ -46,10 +46,13 @@ def test_the_search_finds_what_it_is_for(tmp_path: Path) -> None:
     assert advised(file) == {"levitate"}
 
 
-@pytest.mark.parametrize("name", ["node"])
-def test_groups_list_their_commands(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "commands"),
+    [("node", ["adopt", "forget", "lost", "rm", "update"]), ("cluster", ["update"])],
+)
+def test_groups_list_their_commands(name: str, commands: list[str]) -> None:
     from homeport.cli.main import cli
 
     group = cli.get_command(click.Context(cli), name)
     assert isinstance(group, click.Group)
-    assert group.list_commands(click.Context(group)) == ["adopt", "forget", "lost", "rm"]
+    assert group.list_commands(click.Context(group)) == commands

@@ -280,7 +280,13 @@ def test_nodes_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
         engine="Docker 27.0",
         addresses=["192.168.1.4", "fd00::4"],
         labels={"disk": "sd"},
-        capacity=types_pb2.Resources(cpu_millis=4000, memory_bytes=4 << 30),
+        capacity=types_pb2.Resources(
+            cpu_millis=4000, memory_bytes=4 << 30, generic={"tuner": "2", "licence": "1"}
+        ),
+        devices=[
+            types_pb2.MachineDevice(id="/dev/ttyUSB0", kind="serial"),
+            types_pb2.MachineDevice(id="/dev/ttyUSB1", kind="serial"),
+        ],
     )
     nodes = [
         control_pb2.NodeView(
@@ -306,6 +312,12 @@ def test_nodes_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
                 availability=types_pb2.AVAILABILITY_ACTIVE,
                 created_ms=NOW_MS - 3000 * MINUTE,
                 inventory=inventory,
+                taints=[
+                    types_pb2.Taint(key="gpu", value="yes"),
+                    types_pb2.Taint(key="old", effect=types_pb2.TAINT_EFFECT_AVOID),
+                ],
+                overcommit=types_pb2.Overcommit(cpu_percent=200),
+                generic={"tuner": "4"},
             ),
             state=types_pb2.NODE_STATE_READY,
             reserved=types_pb2.Resources(cpu_millis=1250, memory_bytes=3 << 29),

@@ -30,6 +30,7 @@ def test_a_cluster_that_is_well():
         "schedulers: a:7070, b:7070",
         "store: sqlite store.db, it answers",
         "nodes: 3 ready",
+        "placement: spread",
         "brake: off",
     ]
 

@@ -2,9 +2,21 @@
 
 from dataclasses import replace
 
-from homeport.model import Availability, Cluster, Node, NodeId, Service, ServiceId, Task, Volume
-from homeport.spec import Mode, pairs
+from homeport.model import (
+    Availability,
+    Cluster,
+    Node,
+    NodeId,
+    Overcommit,
+    Service,
+    ServiceId,
+    Taint,
+    Task,
+    Volume,
+)
+from homeport.spec import Mode, Strategy, TaintEffect, pairs
 from scheduler.api import wishes
+from scheduler.api.wishes import NodeWish
 from scheduler.cluster import keys
 from scheduler.cluster.changes import Delete
 from scheduler.cluster.observed import Doubt
@@ -15,29 +27,64 @@ def test_a_node_is_cordoned_and_labelled_by_its_operator_only():
     tables = Tables()
     node = Node(id=NodeId("n1"), name="pi", number=1, labels=pairs({"a": "1", "b": "2"}))
     tables.put(node, 3)
-    (change,) = wishes.node(
-        tables,
-        node,
-        availability=Availability.PAUSE,
-        set_labels=pairs({"c": "3"}),
-        remove_labels=["a"],
+    wish = NodeWish(
+        availability=Availability.PAUSE, set_labels=pairs({"c": "3"}), remove_labels=["a"]
     )
+    (change,) = wishes.node(tables, node, wish)
     assert change.expect == 3
     assert change.value == replace(
         node, availability=Availability.PAUSE, labels=pairs({"b": "2", "c": "3"})
     )
-    unchanged = wishes.node(tables, node, availability=None, set_labels=(), remove_labels=["nope"])
-    assert unchanged == []
+    assert wishes.node(tables, node, NodeWish(remove_labels=["nope"])) == []
 
 
 def test_the_first_word_that_a_node_is_off_counts():
     tables = Tables()
     node = Node(id=NodeId("n1"), name="pi", number=1)
     tables.put(node, 3)
-    said = {"availability": None, "set_labels": (), "remove_labels": ()}
-    (change,) = wishes.node(tables, node, lost_ms=7, **said)
+    (change,) = wishes.node(tables, node, NodeWish(lost_ms=7))
     assert change.value.lost_ms == 7
-    assert wishes.node(tables, change.value, lost_ms=9, **said) == []
+    assert wishes.node(tables, change.value, NodeWish(lost_ms=9)) == []
+
+
+def test_a_taint_takes_the_place_of_one_with_its_key():
+    tables = Tables()
+    node = Node(id=NodeId("n1"), name="pi", number=1, taints=(Taint(key="gpu"), Taint(key="old")))
+    tables.put(node, 3)
+    evicting = Taint(key="gpu", value="yes", effect=TaintEffect.EVICT)
+    fresh = Taint(key="a")
+    wish = NodeWish(set_taints=[evicting, fresh], remove_taints=["old", "nope"])
+    (change,) = wishes.node(tables, node, wish)
+    assert change.value.taints == (fresh, evicting)
+    assert wishes.node(tables, change.value, wish) == []
+
+
+def test_overcommit_and_resources_change_by_what_is_said_of_them():
+    tables = Tables()
+    node = Node(
+        id=NodeId("n1"),
+        name="pi",
+        number=1,
+        overcommit=Overcommit(memory_percent=150),
+        generic=pairs({"tuner": "2", "licence": "1"}),
+    )
+    tables.put(node, 3)
+    wish = NodeWish(
+        cpu_percent=200, set_resources=pairs({"tuner": "4"}), remove_resources=["licence"]
+    )
+    (change,) = wishes.node(tables, node, wish)
+    assert change.value.overcommit == Overcommit(cpu_percent=200, memory_percent=150)
+    assert change.value.generic == (("tuner", "4"),)
+
+
+def test_the_strategy_of_the_cluster():
+    tables = Tables()
+    cluster = Cluster(id="c")
+    tables.put(cluster, 5)
+    (change,) = wishes.cluster(tables, cluster, Strategy.BINPACK)
+    assert (change.value, change.expect) == (replace(cluster, strategy=Strategy.BINPACK), 5)
+    assert wishes.cluster(tables, cluster, None) == []
+    assert wishes.cluster(tables, cluster, Strategy.SPREAD) == []
 
 
 def test_forgetting_a_node_takes_its_tasks_and_volumes_first():
