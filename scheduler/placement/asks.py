@@ -38,7 +38,7 @@ class Ask:
     def kind(self) -> tuple[object, ...]:
         """Asks of one kind find the same nodes feasible."""
         return (
-            self.needs,
+            self.needs.text,
             self.service,
             self.only,
             self.excluded,
@@ -54,7 +54,6 @@ class Ask:
     def on(self, node: NodeId) -> Held:
         """What the task would take on this node."""
         return Held(
-            task=self.task,
             service=self.service,
             node=node,
             needs=self.needs,

@@ -1,18 +1,32 @@
-"""The readable greedy reference: one ask after the other, every node looked at.
+"""Choose nodes for asks: exactly the answers of `reference`, sooner.
 
-Its answers define what placement means; a faster engine must give exactly the same. It
-works on the fleet that it is given and leaves its choices assumed there: `undo` takes
-them back.
+Asks of one kind that follow each other in the defined order are placed together. What is
+computed once per class is in `lanes`; here is only what is done with it: take the best row, or,
+for many asks, walk down the sorted rows (`runs`). Rare kinds, whose node is given or follows
+from where data is, are left to the reference's own functions over the few nodes in question.
+
+The fleet that it is given keeps the choices: `undo` takes them back.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from operator import attrgetter
 
+import numpy as np
+
+from homeport.model import NodeId
 from scheduler.cluster.observed import Refusal
-from scheduler.placement import filters, scores
+from scheduler.placement import filters, reference, runs
 from scheduler.placement.asks import Ask, Placed, Unplaced
-from scheduler.placement.fleet import Candidate, Fleet
+from scheduler.placement.candidates import Candidate, in_order
+from scheduler.placement.columns import Floats
+from scheduler.placement.fleet import Fleet
+from scheduler.placement.lanes import NEVER, Lane, Lanes
+
+RUN_MIN = 16
+"""Fewer asks of a kind are placed one by one."""
 
 
 def place(fleet: Fleet, batch: Sequence[Ask]) -> list[Placed | Unplaced]:
@@ -23,18 +37,13 @@ def place(fleet: Fleet, batch: Sequence[Ask]) -> list[Placed | Unplaced]:
     """
     answers: list[Placed | Unplaced] = []
     hopeless: dict[tuple[object, ...], tuple[Refusal, ...]] = {}
-    for ask in sorted(batch, key=lambda ask: ask.order):
-        kind = ask.kind
-        if (known := hopeless.get(kind)) is not None:
-            answers.append(Unplaced(ask=ask, refusals=known))
-            continue
-        best, refused = _choose(fleet, ask)
-        if best is None:
-            hopeless[kind] = refused
-            answers.append(Unplaced(ask=ask, refusals=refused))
-        else:
-            fleet.task_added(ask.on(best.id))
-            answers.append(Placed(ask=ask, node=best.id))
+    for asks in _kinds(batch):
+        kind = asks[0].kind
+        done = 0 if kind in hopeless else _place_kind(fleet, asks, answers)
+        if done < len(asks):
+            if kind not in hopeless:
+                hopeless[kind] = _refusals(fleet, asks[done])
+            answers += [Unplaced(ask=ask, refusals=hopeless[kind]) for ask in asks[done:]]
     return answers
 
 
@@ -45,29 +54,117 @@ def undo(fleet: Fleet, placed: Placed) -> None:
 
 def is_placeable(fleet: Fleet, ask: Ask) -> bool:
     """Whether some node would do; nothing is assumed."""
-    return any(
-        filters.first_refusal(fleet, ask, node) is None for node in fleet.candidates.values()
+    few = _few(fleet, ask)
+    if few is not None:
+        return any(filters.first_refusal(fleet, ask, node) is None for node in few)
+    lane = Lanes.of(fleet).lane(fleet, ask)
+    found = _best(fleet, lane, ask) is not None
+    fleet.absent(ask.service)
+    return found
+
+
+def _kinds(batch: Sequence[Ask]) -> Iterator[list[Ask]]:
+    """The asks in the defined order, those of one kind that follow each other together."""
+    if len(batch) == 1:
+        yield list(batch)
+        return
+    groups: dict[tuple[int, str, str], list[Ask]] = {}
+    for ask in batch:
+        groups.setdefault((ask.priority, ask.needs.text, ask.service), []).append(ask)
+    for group in sorted(groups.values(), key=lambda group: group[0].order[:3]):
+        group.sort(key=_SLOT)
+        first = group[0].kind
+        if all(ask.kind == first for ask in group):
+            yield group
+        else:
+            yield from (list(same) for _, same in groupby(group, key=_KIND))
+
+
+_SLOT = attrgetter("slot", "n")
+_KIND = attrgetter("kind")
+
+
+def _place_kind(fleet: Fleet, asks: list[Ask], answers: list[Placed | Unplaced]) -> int:
+    """Place asks of one kind, up to the first that finds no node; returns how many were."""
+    done = 0
+    while done < len(asks):
+        ask = asks[done]
+        few = _few(fleet, ask)
+        if few is not None:
+            chosen, _ = reference.choose(fleet, ask, few)
+        else:
+            if len(asks) - done >= RUN_MIN:
+                fleet.presence(ask.service)  # a run needs points by service from its first choice
+            lane = Lanes.of(fleet).lane(fleet, ask)
+            if len(asks) - done >= RUN_MIN and (more := runs.fill(fleet, lane, asks[done:])):
+                answers += more
+                done += len(more)
+                continue
+            chosen = _best(fleet, lane, ask)
+        if chosen is None:
+            fleet.absent(ask.service)
+            break
+        fleet.task_added(ask.task, ask.on(chosen.id))
+        answers.append(Placed(ask=ask, node=chosen.id))
+        done += 1
+    return done
+
+
+def _few(fleet: Fleet, ask: Ask) -> list[Candidate] | None:
+    """The few nodes that are in question, by name; None: all of them."""
+    if ask.only is not None:
+        node = fleet.candidates.get(ask.only)
+        return [] if node is None else [node]
+    homes = [nodes for each in ask.needs.volumes if (nodes := fleet.homes.get(each))]
+    if not homes or not ask.fixes_volumes:
+        return None
+    common: list[NodeId] = [node for node in homes[0] if all(node in nodes for nodes in homes)]
+    return in_order(found for node in common if (found := fleet.candidates.get(node)) is not None)
+
+
+def _best(fleet: Fleet, lane: Lane, ask: Ask) -> Candidate | None:
+    """The best node with room."""
+    if lane.cells is not None:
+        return _best_by_cell(fleet, lane, ask)
+    score, rows = lane.score, fleet.columns.rows
+    return _first_with_room(fleet, lane, ask, score) if rows else None
+
+
+def _first_with_room(fleet: Fleet, lane: Lane, ask: Ask, score: Floats) -> Candidate | None:
+    rows, tries = fleet.columns.rows, 0
+    while True:
+        row = int(score.argmax())
+        if score[row] == NEVER:
+            return None
+        candidate = rows[row]
+        if lane.fits(fleet, ask, candidate):
+            return candidate
+        score[row] = lane.score[row] = NEVER
+        tries += 1
+        if tries == 4:
+            # A full cluster: ask all of them at once.
+            full = ~lane.room_for(fleet, ask, 1)
+            score[full] = lane.score[full] = NEVER
+
+
+def _best_by_cell(fleet: Fleet, lane: Lane, ask: Ask) -> Candidate | None:
+    cells = lane.cells
+    assert cells is not None, "the caller looked"
+    ranks = cells.ranks.copy()
+    while len(ranks) and (top := int(ranks.max())) >= 0:
+        best = ranks == top
+        score = np.where(best[cells.of_row], lane.score, NEVER)
+        if (found := _first_with_room(fleet, lane, ask, score)) is not None:
+            return found
+        ranks[best] = -1
+    return None
+
+
+def _refusals(fleet: Fleet, ask: Ask) -> tuple[Refusal, ...]:
+    """Why each node in question will not do, the lowest name first."""
+    nodes = fleet.by_name() if ask.only is None else _few(fleet, ask) or []
+    return tuple(
+        refusal
+        for node in nodes
+        if (refusal := filters.first_refusal(fleet, ask, node)) is not None
     )
-
-
-def _choose(fleet: Fleet, ask: Ask) -> tuple[Candidate | None, tuple[Refusal, ...]]:
-    best: Candidate | None = None
-    best_score = 0
-    refused: list[Refusal] = []
-    nodes = fleet.by_name() if ask.only is None else _only(fleet, ask)
-    for node in nodes:
-        refusal = filters.first_refusal(fleet, ask, node)
-        if refusal is not None:
-            refused.append(refusal)
-            continue
-        score = scores.total(fleet, ask, node)
-        if best is None or score > best_score:
-            best, best_score = node, score
-    return best, tuple(refused)
-
-
-def _only(fleet: Fleet, ask: Ask) -> list[Candidate]:
-    """The one node that can do, where the ask names it: no other is worth a refusal."""
-    assert ask.only is not None
-    node = fleet.candidates.get(ask.only)
-    return [] if node is None else [node]

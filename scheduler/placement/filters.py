@@ -151,7 +151,7 @@ def ports(fleet: Fleet, ask: Ask, node: Candidate) -> Answer:
 def tasks_per_node(fleet: Fleet, ask: Ask, node: Candidate) -> Answer:
     """Not more tasks of the service than it allows on one node."""
     most = ask.needs.tasks_per_node_max
-    here = node.count(ask.service)
+    here = fleet.nodes_of(ask.service).get(node.id, 0)
     return (str(most), str(here)) if most and here >= most else None
 
 

@@ -4,63 +4,30 @@ Mutable, with one owner (the controller): `place` records what it assumed, a fai
 undoes it, and after any sequence of events, placements and undos the fleet equals
 `Fleet.from_snapshot`. A task takes part from its record's first version until its outcome
 is recorded, also while it is being stopped: what still runs still needs its memory.
+
+What is taken is kept per node (`Candidate`); a task itself costs one entry in one dictionary,
+whose value it shares with its equals. The arrays of `columns` are derived from the candidates:
+an event only names the node that changed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import TypeVar
 
-from homeport.model import Availability, Node, NodeId, NodeState, ServiceId, Task, TaskId
+from homeport.model import Node, NodeId, NodeState, ServiceId, Task, TaskId
 from scheduler.cluster.snapshot import Snapshot
 from scheduler.cluster.view import View
 from scheduler.placement import requirements as needs
-from scheduler.placement.requirements import HostPort, Requirements, VolumeKey
+from scheduler.placement.candidates import Candidate, Held, blank, facts_of, in_order
+from scheduler.placement.columns import Columns
+from scheduler.placement.presence import Presence
+from scheduler.placement.requirements import Requirements, VolumeKey
+
+__all__ = ["Candidate", "Fleet", "Held", "facts_of", "held", "requirements_of"]
 
 K = TypeVar("K")
 L = TypeVar("L")
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """A task that takes room on a node."""
-
-    task: TaskId
-    service: ServiceId
-    node: NodeId
-    needs: Requirements
-    fixes_volumes: bool  # a global service's volumes are everywhere and pin nothing
-
-
-@dataclass(slots=True)
-class Candidate:
-    """One node with what is left of it."""
-
-    id: NodeId
-    name: str
-    ready: bool
-    active: bool
-    facts: dict[str, str]  # what constraints can speak of
-    drivers: frozenset[str]
-    oci_runtimes: frozenset[str]
-    cpu_capacity: int
-    memory_capacity: int
-    pids_capacity: int
-    disk_capacity: int
-    unfit: str = ""  # what is wrong with it that keeps new tasks away: a sentence
-    unfenced: str = ""  # why no exclusive movable task can run here; empty: one can
-    cpu_reserved: int = 0
-    memory_reserved: int = 0
-    pids_reserved: int = 0
-    disk_reserved: int = 0
-    ports: dict[HostPort, int] = field(default_factory=dict)
-    services: dict[ServiceId, int] = field(default_factory=dict)
-    tasks: int = 0
-
-    def count(self, service: ServiceId) -> int:
-        """How many tasks of this service are here."""
-        return self.services.get(service, 0)
 
 
 class Fleet:
@@ -72,9 +39,10 @@ class Fleet:
         self.held: dict[TaskId, Held] = {}
         # Where data is: volume -> node -> how many records and held tasks say so.
         self.homes: dict[VolumeKey, dict[NodeId, int]] = {}
-        # Tasks on nodes that have no record (yet): they count when it comes.
-        self._by_node: dict[NodeId, dict[TaskId, Held]] = {}
-        self._by_service: dict[ServiceId, dict[NodeId, int]] = {}
+        self.columns = Columns()
+        # Nodes that have no record (yet) and hold tasks: they count when it comes.
+        self._strays: dict[NodeId, Candidate] = {}
+        self._presence: dict[ServiceId, Presence] = {}
 
     @classmethod
     def from_snapshot(cls, snapshot: Snapshot) -> Fleet:
@@ -103,7 +71,7 @@ class Fleet:
                 edition = (task.service, task.generation)
                 if edition not in known:
                     known[edition] = requirements_of(view, *edition)
-                self.task_added(held(view, task, known[edition]))
+                self.task_added(task.id, held(view, task, known[edition]))
 
     def __eq__(self, other: object) -> bool:
         """Same nodes with the same left, same homes."""
@@ -120,39 +88,45 @@ class Fleet:
     def copy(self) -> Fleet:
         """A copy to try things on."""
         other = Fleet()
-        for candidate in self.candidates.values():
-            other.candidates[candidate.id] = _emptied(candidate)
-        for entry in self.held.values():
-            other.task_added(entry)
+        other.candidates = {each.id: each.copy() for each in self.candidates.values()}
+        other.held = dict(self.held)
         other.homes = {volume: dict(nodes) for volume, nodes in self.homes.items()}
+        other._strays = {each.id: each.copy() for each in self._strays.values()}
+        other._presence = {key: each.copy() for key, each in self._presence.items()}
+        other.columns.reshape()
         return other
 
     # ------------------------------------------------------------ events
 
     def node_changed(self, node: Node, *, ready: bool, unfit: str = "", unfenced: str = "") -> None:
         """A node came, or its record, readiness, conditions or the trust in its lease changed."""
-        candidate = _candidate(node, ready, unfit, unfenced)
-        for entry in self._by_node.get(node.id, {}).values():
-            _take(candidate, entry, 1)
-        self.candidates[node.id] = candidate
+        candidate = self.candidates.get(node.id)
+        if candidate is None:
+            stray = self._strays.pop(node.id, None)
+            candidate = self.candidates[node.id] = blank(node.id) if stray is None else stray
+        if candidate.describe(node, ready=ready, unfit=unfit, unfenced=unfenced):
+            self.columns.reshape()
+        else:
+            self.columns.touch(candidate)
 
     def node_removed(self, node: NodeId) -> None:
         """Its record is gone."""
-        self.candidates.pop(node, None)
+        candidate = self.candidates.pop(node, None)
+        if candidate is not None:
+            self.columns.reshape()
+            if candidate.tasks:
+                self._strays[node] = _emptied(candidate)
 
-    def task_added(self, entry: Held) -> None:
+    def task_added(self, task: TaskId, entry: Held) -> None:
         """A task takes room; taking in the same one again changes nothing."""
-        old = self.held.get(entry.task)
-        if old == entry:
-            return
+        old = self.held.get(task)
         if old is not None:
-            self.task_removed(entry.task)
-        self.held[entry.task] = entry
-        self._by_node.setdefault(entry.node, {})[entry.task] = entry
-        counts = self._by_service.setdefault(entry.service, {})
-        counts[entry.node] = counts.get(entry.node, 0) + 1
-        if (candidate := self.candidates.get(entry.node)) is not None:
-            _take(candidate, entry, 1)
+            if old == entry:
+                return
+            self.task_removed(task)
+        entry = self.presence(entry.service).share(entry)
+        self.held[task] = entry
+        self._take(entry, 1)
         if entry.fixes_volumes:
             for volume in entry.needs.volumes:
                 self.volume_added(volume, entry.node)
@@ -162,13 +136,11 @@ class Fleet:
         entry = self.held.pop(task, None)
         if entry is None:
             return
-        of_node = self._by_node[entry.node]
-        del of_node[task]
-        if not of_node:
-            del self._by_node[entry.node]
-        _less(self._by_service, entry.service, entry.node)
-        if (candidate := self.candidates.get(entry.node)) is not None:
-            _take(candidate, entry, -1)
+        self._take(entry, -1)
+        presence = self._presence[entry.service]
+        presence.unshare(entry)
+        if not presence.nodes:
+            del self._presence[entry.service]
         if entry.fixes_volumes:
             for volume in entry.needs.volumes:
                 self.volume_removed(volume, entry.node)
@@ -182,22 +154,57 @@ class Fleet:
         """The opposite of `volume_added`."""
         _less(self.homes, volume, node)
 
+    def _take(self, entry: Held, times: int) -> None:
+        candidate = self.candidates.get(entry.node)
+        if candidate is None:
+            candidate = self._strays.setdefault(entry.node, blank(entry.node))
+            candidate.take(entry.needs, times)
+            if not candidate.tasks:
+                del self._strays[entry.node]
+        else:
+            candidate.take(entry.needs, times)
+            self.columns.touch(candidate)
+        self._presence[entry.service].count(entry.node, candidate.row, times)
+
     # ------------------------------------------------------------ questions
+
+    def arrays(self) -> Columns:
+        """The nodes as arrays, up to date."""
+        if self.columns.sync(self.candidates.values()):
+            for presence in self._presence.values():
+                presence.listeners.clear()  # they know the rows of before
+        return self.columns
+
+    def presence(self, service: ServiceId) -> Presence:
+        """Where this service's tasks are; made where it has none yet."""
+        found = self._presence.get(service)
+        if found is None:
+            found = self._presence[service] = Presence()
+        return found
+
+    def present(self, service: ServiceId) -> Presence | None:
+        """Where this service's tasks are; None: it has none."""
+        return self._presence.get(service)
+
+    def absent(self, service: ServiceId) -> None:
+        """Forget a presence that was made and is still without tasks."""
+        if (found := self._presence.get(service)) is not None and not found.nodes:
+            del self._presence[service]
 
     def nodes_of(self, service: ServiceId) -> dict[NodeId, int]:
         """Where this service's tasks are, and how many on each node."""
-        return self._by_service.get(service, {})
+        found = self._presence.get(service)
+        return found.nodes if found is not None else {}
 
-    def by_name(self) -> Iterable[Candidate]:
+    def by_name(self) -> list[Candidate]:
         """All nodes, the lowest name first."""
-        return sorted(self.candidates.values(), key=lambda candidate: candidate.name)
+        return in_order(self.candidates.values())
 
 
 def held(view: View, task: Task, needed: Requirements | None = None) -> Held:
     """What a recorded task takes; `needed`: its requirements, where they are known already."""
     service = view.service(task.service)
     return Held(
-        task=task.id,
         service=task.service,
         node=task.node,
         needs=needed or requirements_of(view, task.service, task.generation),
@@ -231,82 +238,24 @@ def unfit(snapshot: Snapshot, node: NodeId) -> str:
     return ""
 
 
-def facts_of(node: Node) -> dict[str, str]:
-    """What constraints and spread preferences can speak of."""
-    inventory = node.inventory
-    facts = {f"engine.labels.{key}": value for key, value in inventory.engine_labels}
-    facts |= {f"node.labels.{key}": value for key, value in inventory.labels}
-    facts |= {f"node.labels.{key}": value for key, value in node.labels}
-    facts |= {
-        "node.id": node.id,
-        "node.hostname": node.name,
-        "node.role": node.role,
-        "node.platform.os": inventory.os,
-        "node.platform.arch": inventory.architecture,
-    }
-    return facts
-
-
-def _candidate(node: Node, ready: bool, unfit: str, unfenced: str) -> Candidate:
-    inventory = node.inventory
-    return Candidate(
-        id=node.id,
-        name=node.name,
-        ready=ready,
-        active=node.availability is Availability.ACTIVE,
-        facts=facts_of(node) | {"hostname": inventory.hostname},
-        drivers=frozenset(inventory.drivers),
-        oci_runtimes=frozenset(inventory.oci_runtimes),
-        cpu_capacity=inventory.capacity.cpu_millis,
-        memory_capacity=inventory.capacity.memory_bytes,
-        pids_capacity=inventory.capacity.pids,
-        disk_capacity=inventory.capacity.disk_bytes,
-        unfit=unfit,
-        unfenced=unfenced or inventory.unfenced,
-    )
-
-
 def _emptied(candidate: Candidate) -> Candidate:
-    return Candidate(
-        id=candidate.id,
-        name=candidate.name,
-        ready=candidate.ready,
-        active=candidate.active,
-        facts=candidate.facts,
-        drivers=candidate.drivers,
-        oci_runtimes=candidate.oci_runtimes,
-        cpu_capacity=candidate.cpu_capacity,
-        memory_capacity=candidate.memory_capacity,
-        pids_capacity=candidate.pids_capacity,
-        disk_capacity=candidate.disk_capacity,
-        unfit=candidate.unfit,
-        unfenced=candidate.unfenced,
-    )
-
-
-def _take(candidate: Candidate, entry: Held, sign: int) -> None:
-    """Add a task to what is taken (sign 1), or give it back (sign -1)."""
-    wanted = entry.needs
-    candidate.cpu_reserved += sign * wanted.cpu_millis
-    candidate.memory_reserved += sign * wanted.memory_bytes
-    candidate.pids_reserved += sign * wanted.pids
-    candidate.disk_reserved += sign * wanted.disk_bytes
-    candidate.tasks += sign
-    for port in wanted.ports:
-        _count(candidate.ports, port, sign)
-    _count(candidate.services, entry.service, sign)
-
-
-def _count(counts: dict[K, int], key: K, sign: int) -> None:
-    left = counts.get(key, 0) + sign
-    if left:
-        counts[key] = left
-    else:
-        del counts[key]
+    """What is left of a node without a record: the room that its tasks take."""
+    left = blank(candidate.id)
+    left.cpu_reserved = candidate.cpu_reserved
+    left.memory_reserved = candidate.memory_reserved
+    left.pids_reserved = candidate.pids_reserved
+    left.disk_reserved = candidate.disk_reserved
+    left.ports = candidate.ports
+    left.tasks = candidate.tasks
+    return left
 
 
 def _less(counts: dict[K, dict[L, int]], outer: K, inner: L) -> None:
     entry = counts[outer]
-    _count(entry, inner, -1)
+    left = entry.get(inner, 0) - 1
+    if left:
+        entry[inner] = left
+    else:
+        del entry[inner]
     if not entry:
         del counts[outer]

@@ -50,7 +50,7 @@ def follow(
 
 def _task(fleet: Fleet, snapshot: Snapshot, task: TaskId, new: keys.Stored | None) -> None:
     if isinstance(new, Task) and new.outcome is None:
-        fleet.task_added(held(snapshot.stored, new))
+        fleet.task_added(task, held(snapshot.stored, new))
     else:
         fleet.task_removed(task)
 

@@ -11,16 +11,12 @@ from __future__ import annotations
 
 from scheduler.placement.asks import Ask
 from scheduler.placement.fleet import Candidate, Fleet
+from scheduler.placement.points import COUNT_MAX, SERVICE_SHIFT, TASK_COST, few, room
 
-COUNT_MAX = 1023
-"""Counts beyond it weigh the same."""
 PREFERENCE_SHIFTS = (46, 36)
 """Of the first and second spread preference; further ones are not scored."""
-SERVICE_SHIFT = 26
-ROOM_UNIT = 1 << 20
-"""The points of a node of which nothing is reserved."""
-TASK_COST = ROOM_UNIT // 64
-"""A task takes at least this much room: most tasks at home reserve nothing."""
+
+__all__ = ["COUNT_MAX", "PREFERENCE_SHIFTS", "SERVICE_SHIFT", "parts", "total"]
 
 Parts = tuple[tuple[str, int], ...]
 
@@ -29,8 +25,8 @@ def parts(fleet: Fleet, ask: Ask, node: Candidate) -> Parts:
     """Each part's points, the most important first."""
     return (
         *preferences(fleet, ask, node),
-        ("same-service", few(node.count(ask.service)) << SERVICE_SHIFT),
-        ("room", room(ask, node)),
+        ("same-service", few(fleet.nodes_of(ask.service).get(node.id, 0)) << SERVICE_SHIFT),
+        ("room", room(ask.needs, node)),
         ("tasks", few(node.tasks) * TASK_COST),
     )
 
@@ -49,25 +45,6 @@ def preferences(fleet: Fleet, ask: Ask, node: Candidate) -> Parts:
         (f"spread:{key}", few(_sharing(fleet, ask, node.facts.get(key), key)) << shift)
         for key, shift in zip(ask.needs.spread, PREFERENCE_SHIFTS, strict=False)
     )
-
-
-def room(ask: Ask, node: Candidate) -> int:
-    """The free shares of cpu and memory once the task is there, as a mean."""
-    return (
-        _free(node.cpu_capacity, node.cpu_reserved + ask.needs.cpu_millis)
-        + _free(node.memory_capacity, node.memory_reserved + ask.needs.memory_bytes)
-    ) // 2
-
-
-def few(count: int) -> int:
-    """Points for a count that should be low."""
-    return COUNT_MAX - min(count, COUNT_MAX)
-
-
-def _free(capacity: int, reserved: int) -> int:
-    if capacity <= 0:
-        return 0
-    return max(0, capacity - reserved) * ROOM_UNIT // capacity
 
 
 def _sharing(fleet: Fleet, ask: Ask, value: str | None, key: str) -> int:

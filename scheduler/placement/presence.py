@@ -1,0 +1,72 @@
+"""Where a service's tasks are, and what of that is shared or listened to."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from homeport.model import NodeId
+from scheduler.placement.candidates import Held
+
+
+class Listener(Protocol):
+    """What keeps something that depends on how many tasks of a service a node has."""
+
+    def counted(self, row: int, count: int, times: int) -> None:
+        """The node in this row of the columns has `count` now, `times` more than before.
+
+        Row -1: the node has no record.
+        """
+        ...
+
+
+class Presence:
+    """The nodes that have tasks of one service."""
+
+    __slots__ = ("_shares", "listeners", "nodes")
+
+    def __init__(self) -> None:
+        """Nowhere."""
+        self.nodes: dict[NodeId, int] = {}
+        self.listeners: list[Listener] = []
+        # By class and whether it fixes volumes: node -> what its tasks share, and how many do.
+        self._shares: dict[tuple[str, bool], dict[NodeId, tuple[Held, int]]] = {}
+
+    def share(self, entry: Held) -> Held:
+        """One more task of this kind: the value that all of them share."""
+        kind = (entry.needs.text, entry.fixes_volumes)
+        shares = self._shares.get(kind)
+        if shares is None:
+            shares = self._shares[kind] = {}
+        known = shares.get(entry.node)
+        shared, tasks = known if known is not None else (entry, 0)
+        shares[entry.node] = (shared, tasks + 1)
+        return shared
+
+    def unshare(self, entry: Held) -> None:
+        """One task fewer of this kind."""
+        kind = (entry.needs.text, entry.fixes_volumes)
+        shares = self._shares[kind]
+        shared, tasks = shares[entry.node]
+        if tasks > 1:
+            shares[entry.node] = (shared, tasks - 1)
+            return
+        del shares[entry.node]
+        if not shares:
+            del self._shares[kind]
+
+    def count(self, node: NodeId, row: int, times: int) -> None:
+        """So many tasks more, or fewer, on this node."""
+        count = self.nodes.get(node, 0) + times
+        if count:
+            self.nodes[node] = count
+        else:
+            del self.nodes[node]
+        for listener in self.listeners:
+            listener.counted(row, count, times)
+
+    def copy(self) -> Presence:
+        """The same, to try things on; nobody listens."""
+        other = Presence()
+        other.nodes = dict(self.nodes)
+        other._shares = {kind: dict(shares) for kind, shares in self._shares.items()}
+        return other

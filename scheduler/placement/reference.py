@@ -1,0 +1,70 @@
+"""The readable greedy: one ask after the other, every node looked at.
+
+Its answers define what placement means. `engine` gives exactly the same answers sooner, and the
+property tests hold it to that; it also takes from here what is too rare to be done cleverly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from scheduler.cluster.observed import Refusal
+from scheduler.placement import filters, scores
+from scheduler.placement.asks import Ask, Placed, Unplaced
+from scheduler.placement.fleet import Candidate, Fleet
+
+
+def place(fleet: Fleet, batch: Sequence[Ask]) -> list[Placed | Unplaced]:
+    """Choose a node for each ask, in the defined order; the answers are in that order.
+
+    Placing only ever takes room, so once an ask finds no node, no later ask of its kind
+    in the batch does: they share its refusals.
+    """
+    answers: list[Placed | Unplaced] = []
+    hopeless: dict[tuple[object, ...], tuple[Refusal, ...]] = {}
+    for ask in sorted(batch, key=lambda ask: ask.order):
+        kind = ask.kind
+        if (known := hopeless.get(kind)) is not None:
+            answers.append(Unplaced(ask=ask, refusals=known))
+            continue
+        nodes = fleet.by_name() if ask.only is None else _only(fleet, ask)
+        best, refused = choose(fleet, ask, nodes)
+        if best is None:
+            hopeless[kind] = refused
+            answers.append(Unplaced(ask=ask, refusals=refused))
+        else:
+            fleet.task_added(ask.task, ask.on(best.id))
+            answers.append(Placed(ask=ask, node=best.id))
+    return answers
+
+
+def is_placeable(fleet: Fleet, ask: Ask) -> bool:
+    """Whether some node would do; nothing is assumed."""
+    return any(
+        filters.first_refusal(fleet, ask, node) is None for node in fleet.candidates.values()
+    )
+
+
+def choose(
+    fleet: Fleet, ask: Ask, nodes: Iterable[Candidate]
+) -> tuple[Candidate | None, tuple[Refusal, ...]]:
+    """The best of these nodes, which are in the order of names; and why the others will not do."""
+    best: Candidate | None = None
+    best_score = 0
+    refused: list[Refusal] = []
+    for node in nodes:
+        refusal = filters.first_refusal(fleet, ask, node)
+        if refusal is not None:
+            refused.append(refusal)
+            continue
+        score = scores.total(fleet, ask, node)
+        if best is None or score > best_score:
+            best, best_score = node, score
+    return best, tuple(refused)
+
+
+def _only(fleet: Fleet, ask: Ask) -> list[Candidate]:
+    """The one node that can do, where the ask names it: no other is worth a refusal."""
+    assert ask.only is not None
+    node = fleet.candidates.get(ask.only)
+    return [] if node is None else [node]

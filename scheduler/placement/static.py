@@ -1,0 +1,85 @@
+"""Which nodes are what a class needs, all at once: the rules that no task changes.
+
+Each rule looks at one aspect of a node. It is asked once for each different value of that
+aspect, by the very function that `filters` asks for a node, and the answer goes to every row
+that has the value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+
+import numpy as np
+
+from homeport.spec import Constraint
+from scheduler.placement import filters
+from scheduler.placement.asks import Ask
+from scheduler.placement.candidates import Candidate
+from scheduler.placement.columns import Mask
+from scheduler.placement.fleet import Fleet
+
+Aspect = Callable[[Candidate], Hashable]
+
+
+def mask(fleet: Fleet, ask: Ask) -> Mask:
+    """True for each row whose node would do, were it empty and open."""
+    needs = ask.needs
+    result = _by(fleet, "drivers", _drivers, lambda node: filters.driver(fleet, ask, node) is None)
+    if needs.os or needs.architecture:
+        result &= _by(
+            fleet, "platform", _platform, lambda node: filters.platform(fleet, ask, node) is None
+        )
+    if needs.oci_runtime:
+        result &= _by(
+            fleet, "runtimes", _runtimes, lambda node: filters.oci_runtime(fleet, ask, node) is None
+        )
+    for each in needs.constraints:
+        result &= _constraint(fleet, each)
+    if ask.needs_lease:
+        result &= _by(
+            fleet, "unfenced", _unfenced, lambda node: filters.fencing(fleet, ask, node) is None
+        )
+    if needs.node:
+        rows = fleet.columns.rows
+        result &= np.array(
+            [filters.bind_source(fleet, ask, node) is None for node in rows], dtype=bool
+        )
+    for node in ask.excluded:
+        if (candidate := fleet.candidates.get(node)) is not None:
+            result[candidate.row] = False
+    return result
+
+
+def _constraint(fleet: Fleet, constraint: Constraint) -> Mask:
+    key = constraint.key
+
+    def facts(node: Candidate) -> Hashable:
+        # A hostname is the node's name or what the machine calls itself.
+        return (node.facts.get(key), node.facts["hostname"] if key == "node.hostname" else "")
+
+    return _by(
+        fleet, f"constraint:{key}", facts, lambda node: filters.holds(constraint, node.facts)
+    )
+
+
+def _by(fleet: Fleet, name: str, aspect: Aspect, holds: Callable[[Candidate], bool]) -> Mask:
+    codes = fleet.columns.codes(name, aspect)
+    answers = np.array([holds(example) for example in codes.examples], dtype=bool)
+    result: Mask = answers[codes.of_row]
+    return result
+
+
+def _drivers(node: Candidate) -> Hashable:
+    return node.drivers
+
+
+def _platform(node: Candidate) -> Hashable:
+    return (node.facts["node.platform.os"], node.facts["node.platform.arch"])
+
+
+def _runtimes(node: Candidate) -> Hashable:
+    return node.oci_runtimes
+
+
+def _unfenced(node: Candidate) -> Hashable:
+    return node.unfenced

@@ -1,0 +1,208 @@
+"""The engine answers as the reference does: placement by placement, refusals included.
+
+Two fleets of one random cluster live through the same random events; one is asked through the
+readable greedy, the other through the engine. `PLACEMENT_CASES=100000` makes it long.
+"""
+
+import os
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from hypothesis import HealthCheck, given, settings, strategies as st
+
+from homeport.model import Availability, Inventory, Node, NodeId
+from homeport.spec import Constraint, ConstraintOperator, Resources, pairs
+from scheduler.placement import engine, filters, reference, scores
+from scheduler.placement.asks import Ask, Placed
+from scheduler.placement.columns import Columns
+from scheduler.placement.fleet import Fleet
+from scheduler.placement.lanes import NEVER, Lanes
+from scheduler.placement.requirements import HostPort, Requirements
+
+CASES = int(os.environ.get("PLACEMENT_CASES", "200"))
+ZONES = ("east", "west", "")
+KEYS = ("node.labels.zone", "node.labels.rack", "node.hostname", "node.labels.none")
+VOLUMES = (("shop", "data"), ("shop", "logs"))
+
+number = st.integers
+
+
+def maybe(strategy, default):
+    """Mostly the default: rules that all refuse at once prove nothing."""
+    return st.one_of(st.just(default), st.just(default), strategy)
+
+
+@st.composite
+def nodes(draw, which):
+
+    labels = {"zone": draw(st.sampled_from(ZONES)), "rack": draw(st.sampled_from("ab"))}
+    capacity = Resources(
+        cpu_millis=draw(st.sampled_from((0, 1000, 3000, 4000))),
+        memory_bytes=draw(st.sampled_from((0, 3 << 20, 10 << 20, 10 << 20))),
+        pids=draw(maybe(st.just(7), 0)),
+        disk_bytes=draw(maybe(st.just(50), 0)),
+    )
+    return Node(
+        id=NodeId(f"id-n{which}"),
+        # The order of names is not that of ids, nor that of arrival.
+        name=draw(st.sampled_from((f"n{9 - which}", f"m{which}"))),
+        number=which,
+        availability=draw(maybe(st.sampled_from(Availability), Availability.ACTIVE)),
+        labels=pairs({key: value for key, value in labels.items() if value}),
+        inventory=Inventory(
+            hostname=f"host{which}",
+            os="linux",
+            architecture=draw(st.sampled_from(("x86_64", "aarch64"))),
+            capacity=capacity,
+            drivers=draw(maybe(st.just(("PROCESS",)), ("DOCKER", "PROCESS"))),
+            oci_runtimes=draw(maybe(st.just(("runc", "runsc")), ("runc",))),
+            unfenced=draw(maybe(st.just("it sees no processes"), "")),
+        ),
+    )
+
+
+states = st.fixed_dictionaries(
+    {
+        "ready": maybe(st.booleans(), True),
+        "unfit": maybe(st.just("its disk is full"), ""),
+        "unfenced": maybe(st.just("two machines have its key"), ""),
+    }
+)
+constraints = st.builds(
+    Constraint,
+    key=st.sampled_from((*KEYS, "node.platform.arch", "node.id")),
+    operator=st.sampled_from((ConstraintOperator.EQ, ConstraintOperator.NE)),
+    value=st.sampled_from(("east", "a", "host1", "n8", "arm64", "id-n2")),
+)
+classes = st.builds(
+    Requirements,
+    driver=maybe(st.just("PROCESS"), "DOCKER"),
+    architecture=maybe(st.just("arm64"), ""),
+    oci_runtime=maybe(st.just("runsc"), ""),
+    node=maybe(st.sampled_from(("id-n1", "n7")), ""),
+    cpu_millis=st.sampled_from((0, 0, 100, 333, 1000)),
+    memory_bytes=st.sampled_from((0, 0, 1 << 20, 999_999)),
+    pids=maybe(number(1, 4), 0),
+    disk_bytes=maybe(number(1, 30), 0),
+    ports=maybe(
+        st.tuples(
+            st.builds(
+                HostPort,
+                published=st.sampled_from((80, 81)),
+                host_ip=st.sampled_from(("", "192.0.2.1", "192.0.2.2")),
+            )
+        ),
+        (),
+    ),
+    constraints=maybe(st.lists(constraints, max_size=2).map(tuple), ()),
+    spread=maybe(st.lists(st.sampled_from(KEYS), max_size=3, unique=True).map(tuple), ()),
+    tasks_per_node_max=maybe(number(1, 3), 0),
+    volumes=maybe(st.lists(st.sampled_from(VOLUMES), max_size=2, unique=True).map(tuple), ()),
+)
+
+
+@dataclass
+class Twins:
+    """Two fleets of one cluster."""
+
+    plain: Fleet = field(default_factory=Fleet)
+    fast: Fleet = field(default_factory=Fleet)
+
+    def both(self, method, *arguments, **keywords):
+        for fleet in (self.plain, self.fast):
+            getattr(fleet, method)(*arguments, **keywords)
+
+    def place(self, batch):
+        expected = reference.place(self.plain, batch)
+        assert engine.place(self.fast, batch) == expected
+        return expected
+
+    def check(self):
+        assert self.fast == self.plain
+        columns = self.fast.arrays()
+        anew = Columns()
+        rows = [candidate.row for candidate in columns.rows]
+        anew.sync(self.fast.copy().candidates.values())
+        np.testing.assert_array_equal(anew.table, columns.table)
+        assert rows == list(range(len(rows)))
+
+
+@st.composite
+def batches(draw, kinds):
+    """Asks of some services: a run of slots of each, or scattered ones."""
+    asks = []
+    for service, needs in draw(st.lists(st.sampled_from(kinds), min_size=1, max_size=3)):
+        first, length = draw(number(1, 40)), draw(st.sampled_from((1, 1, 2, 5, 17, 40)))
+        fields = {
+            "excluded": draw(maybe(st.just((NodeId("id-n1"),)), ())),
+            "needs_lease": draw(maybe(st.booleans(), False)),
+            "fixes_volumes": draw(maybe(st.booleans(), True)),
+            "priority": draw(maybe(number(-1, 1), 0)),
+            "only": draw(maybe(st.sampled_from((NodeId("id-n0"), NodeId("id-n9"))), None)),
+        }
+        asks += [
+            Ask(service=service, slot=slot, n=1, generation=1, needs=needs, **fields)
+            for slot in range(first, first + length)
+        ]
+    return asks
+
+
+def score_of_every_row(twins, kinds):
+    """What a lane says of a row with room is the sum of the reference's parts."""
+    for service, needs in kinds:
+        ask = Ask(service=service, slot=1, n=9, generation=1, needs=needs)
+        lane = Lanes.of(twins.fast).lane(twins.fast, ask)
+        for row, candidate in enumerate(twins.fast.columns.rows):
+            if filters.first_refusal(twins.fast, replace(ask, fixes_volumes=False), candidate):
+                continue
+            assert lane.score[row] != NEVER
+            parts = scores.parts(twins.fast, ask, candidate)
+            local = sum(points for name, points in parts if not name.startswith("spread:"))
+            assert lane.score[row] == local
+        twins.fast.absent(service)
+
+
+@settings(
+    max_examples=CASES,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=list(HealthCheck),
+)
+@given(data=st.data())
+def test_the_engine_answers_as_the_reference_does(data):
+    draw = data.draw
+    twins, placed = Twins(), []
+    for which in range(draw(number(0, 7))):
+        twins.both("node_changed", draw(nodes(which)), **draw(states))
+    services = [(f"shop-{name}-1", draw(classes)) for name in ("web", "db", "web2")]
+    kinds = [*services, (services[0][0], draw(classes))]  # another generation of the first
+    for _ in range(draw(number(1, 8))):
+        match draw(
+            st.sampled_from(("place", "place", "place", "undo", "node", "gone", "volume", "copy"))
+        ):
+            case "place":
+                answers = twins.place(draw(batches(kinds)))
+                placed += [each for each in answers if isinstance(each, Placed)]
+            case "undo" if placed:
+                for _ in range(draw(number(1, 3))):
+                    if placed:
+                        back = placed.pop(draw(number(0, len(placed) - 1)))
+                        engine.undo(twins.plain, back)
+                        engine.undo(twins.fast, back)
+            case "node":
+                twins.both("node_changed", draw(nodes(draw(number(0, 7)))), **draw(states))
+            case "gone":
+                twins.both("node_removed", NodeId(f"id-n{draw(number(0, 7))}"))
+            case "volume":
+                volume = draw(st.sampled_from(VOLUMES))
+                twins.both("volume_added", volume, NodeId(f"id-n{draw(number(0, 7))}"))
+            case "copy":
+                twins.fast = twins.fast.copy()
+            case _:
+                pass
+        for service, needs in kinds:
+            ask = Ask(service=service, slot=99, n=1, generation=1, needs=needs)
+            expected = reference.is_placeable(twins.plain, ask)
+            assert engine.is_placeable(twins.fast, ask) == expected
+        twins.check()
+    score_of_every_row(twins, kinds)
