@@ -19,7 +19,12 @@ PAUSE_SECONDS_MAX = 1.0
 STORE_AWAY = "STORE_UNAVAILABLE"
 """The reason of a scheduler whose store does not answer; no other one can do better."""
 STORE_AWAY_SECONDS = 1.0
-"""How long a call waits for a store that is away: a write fails within 5 s, with a sentence."""
+"""How long a call is repeated while schedulers say at once that their store is away."""
+STORE_REASONS = (STORE_AWAY, "OUTCOME_UNKNOWN")
+"""What schedulers say when their store fails under a write."""
+STORE_SECONDS = 4.5
+"""How long all schedulers together may take to find out that the store is away: one after the
+other, each with its own patience, they would take as long as there are many."""
 
 
 class Failure(Protocol):
@@ -90,6 +95,8 @@ class Tries:
             return None  # nobody is there
         if error.reason == STORE_AWAY and now - self._began > STORE_AWAY_SECONDS:
             return None  # that is for its operator to hear, and not for us to wait for
+        if error.reason in STORE_REASONS:
+            self._deadline = min(self._deadline, self._began + STORE_SECONDS)
         pause = _pause(self._count, known)
         return pause if now + pause < self._deadline else None
 

@@ -105,7 +105,8 @@ class Election:
         self._lease_seconds = timers.leader_lease_seconds
         self._margin_seconds = timers.margin_seconds
         self.trouble = ""
-        """Why it cannot be known who leads, as the store says; empty: it is known."""
+        """Why it cannot be known who leads, or whether we still do, as the store says; empty: it
+        is known."""
         self._leader: Leader | None = None
         self._changed = asyncio.Event()
 
@@ -241,10 +242,12 @@ class Election:
             except StoreError as error:
                 reason = str(error)
             else:
+                self.trouble = ""
                 if not leadership.extend(self._proven_until(sent)):
                     return "the lease was renewed too late"
                 pause_seconds = self._lease_seconds / RENEWALS
                 continue
+            self.trouble = reason
             if not leadership.is_proven:
                 return reason
             log.warning("cannot renew the leadership", epoch=leadership.epoch, reason=reason)

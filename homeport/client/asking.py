@@ -17,7 +17,16 @@ import grpc
 from google.protobuf.message import Message
 
 from homeport.client.failures import CallFailed, Unreachable, failure
-from homeport.retrying import LogPlace, Place, Resumption, Route, Tries, WatchPlace, is_transient
+from homeport.retrying import (
+    STORE_REASONS,
+    LogPlace,
+    Place,
+    Resumption,
+    Route,
+    Tries,
+    WatchPlace,
+    is_transient,
+)
 
 DEFAULT_ADDRESS = "127.0.0.1:7070"
 ADDRESS_VARIABLE = "HOMEPORT_SCHEDULER"
@@ -141,6 +150,7 @@ class UnaryTries(Generic[Response]):
         self._request = _prepared(request)
         now = time.monotonic()
         self._tries = Tries(asking.route, now + timeout_seconds, now)
+        self._cause: CallFailed | None = None  # what was last said of the store
 
     def begin(self) -> Any:
         """The next try: its answer, or in asyncio what is awaited for one."""
@@ -152,8 +162,11 @@ class UnaryTries(Generic[Response]):
         """Seconds to wait before the next try. Raises CallFailed where there is none."""
         told = failure(error)
         pause = self._tries.after(told, time.monotonic())
+        if told.reason in STORE_REASONS:
+            self._cause = told
         if pause is None or self._asking.is_closed:
-            raise self._asking.final(told) from None
+            # Who then had too little time to say it again is not the cause.
+            raise self._asking.final(self._cause or told) from None
         return pause
 
     def answered(self, answer: Response) -> Response:

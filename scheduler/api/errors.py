@@ -166,9 +166,6 @@ _TABLE: tuple[tuple[type[Exception], grpc.StatusCode, str, float | None], ...] =
 _SENTENCES: Mapping[type[Exception], str] = {
     base.Conflict: "something changed at the same moment; try again",
     base.Fenced: "this scheduler does not lead any more",
-    base.Ambiguous: (
-        "it is not known yet whether this was written; ask again with the same request id"
-    ),
 }
 
 

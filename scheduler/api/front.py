@@ -21,7 +21,7 @@ from scheduler.api.errors import LeaderLost, Relayed, StoreSilent, Unwell
 from scheduler.api.routing import NEEDS, Caller, Needs, Way, way
 from scheduler.api.service import ControlService
 from scheduler.api.watching import Send
-from scheduler.store.base import LEADER_KEY, Store, StoreError
+from scheduler.store.base import LEADER_KEY, Ambiguous, Store, StoreError
 
 UNARY_SECONDS = 4.0
 """How long the leader may take for a write: without it the caller hears of that within 5 s."""
@@ -32,6 +32,8 @@ BYTES_PER_SECOND = 262_144
 take. Each transaction has its own deadline, so a store that is away is told as soon as ever."""
 OBSERVED_SECONDS = 2.0
 """And for a read that can be answered without it."""
+SAYING_SECONDS = 0.3
+"""So long before the caller's deadline the answer is no: it would not hear it any more."""
 CONFIRM_SECONDS = 1.0
 """How long the store may take to say at which revision it is."""
 OWN_WRITE_SECONDS = 1.0
@@ -68,6 +70,7 @@ class Front:
     async def unary(self, method: str, request: Any, caller: Caller) -> Any:
         """Answer a unary call. Raises what `errors.failure` knows."""
         needs = NEEDS.get(method, Needs.LEADER)
+        called = asyncio.get_running_loop().time()
         match self._way(needs, caller):
             case Way.REFUSE:
                 raise self._control.nobody_leads()
@@ -79,10 +82,9 @@ class Front:
                     log.warning("answered without the leader", method=method, why=str(error))
                 await self._confirm(caller)
             case Way.ASK:
-                began = asyncio.get_running_loop().time()
                 more = request.ByteSize() / BYTES_PER_SECOND
                 answer = await self._ask(method, request, caller, UNARY_SECONDS + more)
-                spent = asyncio.get_running_loop().time() - began
+                spent = asyncio.get_running_loop().time() - called
                 # Never longer than there is for the call: it is done, and must not fail by this.
                 await self._own_write(
                     getattr(answer, "revision", 0),
@@ -94,9 +96,17 @@ class Front:
             case Way.HERE:
                 pass
         limit = STORE_SECONDS + request.ByteSize() / BYTES_PER_SECOND
+        if caller.left_seconds is not None:
+            spent = asyncio.get_running_loop().time() - called
+            limit = max(0.05, min(limit, caller.left_seconds - spent - SAYING_SECONDS))
         try:
             async with asyncio.timeout(limit):
                 return await getattr(self._control, method)(request)
+        except Ambiguous as error:
+            raise Ambiguous(
+                f"it is not known yet whether this was written, for {self._store.name} does not"
+                " answer as it should: ask again with the same request id"
+            ) from error
         except TimeoutError as error:
             raise StoreSilent(
                 f"{self._store.name} did not answer within {limit:.1f} s; it is not known"

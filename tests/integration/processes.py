@@ -110,7 +110,10 @@ class Scheduler(Process):
                 try:
                     found = client.get_cluster(control_pb2.GetClusterRequest(), 1.0)
                 except CallFailed as error:
-                    if error.code is grpc.StatusCode.UNAVAILABLE:
+                    if error.code in (
+                        grpc.StatusCode.UNAVAILABLE,
+                        grpc.StatusCode.DEADLINE_EXCEEDED,
+                    ):
                         return None
                     raise
                 return found.leader and not found.observed_unknown_since_ms

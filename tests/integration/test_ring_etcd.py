@@ -118,6 +118,36 @@ def test_without_any_member_a_write_fails_in_time_and_names_them_and_all_comes_b
     }
 
 
+@pytest.mark.parametrize("first", [0, 1], ids=["the leader first", "the follower first"])
+def test_without_a_quorum_a_write_ends_in_five_seconds_whatever_schedulers_are_asked(
+    tmp_path, processes, first
+):
+    """Each of them has its own patience with etcd; one after the other took nine seconds."""
+    with Etcd(3) as etcd:
+        arguments = ("--etcd-endpoints", ",".join(etcd.endpoints))
+        leader = Scheduler(tmp_path / "a", *arguments, store="etcd")
+        processes.append(leader)
+        leader.leads()
+        follower = Scheduler(tmp_path / "b", *arguments, store="etcd")
+        processes.append(follower)
+        follower.leads()  # it knows who does
+        addresses = [leader.address, follower.address]
+        with Client(",".join([*addresses[first:], *addresses[:first]])) as client:
+            client.apply(control_pb2.ApplyRequest(stack=stack("before", service(replicas=1))))
+            for member in (etcd.leader(), *etcd.followers()[:1]):
+                member.kill9()
+            # At once, while it is thought to lead; and again when it has had to give that up.
+            for name in ("early", "late"):
+                with pytest.raises(CallFailed) as raised:
+                    client.apply(
+                        control_pb2.ApplyRequest(stack=stack(name, service(replicas=1))), 5
+                    )
+                refused = raised.value
+                assert refused.reason in ("STORE_UNAVAILABLE", "OUTCOME_UNKNOWN"), str(refused)
+                assert all(url in str(refused) for url in etcd.endpoints), str(refused)
+                leader.logged("leads no more")
+
+
 def one_try(address, name, seconds):
     """The failure of one apply that is not tried again."""
     with grpc.insecure_channel(address) as channel:

@@ -72,6 +72,23 @@ def test_pauses_grow_and_are_never_in_step():
     assert all(0.5 <= pause <= 1.0 for pause in one[5:])
 
 
+def test_all_schedulers_together_have_one_deadline_to_find_the_store_away():
+    unknown = Failed(reason="OUTCOME_UNKNOWN")
+    tries = Tries(Route(["a", "b", "c"]), 160, 100)
+    assert tries.timeout_seconds(100) == 5
+    assert tries.after(unknown, 102) == 0
+    assert tries.timeout_seconds(102) == 2.5
+    assert tries.after(NO_LEADER, 103) == 0  # no other word makes it longer again
+    assert tries.timeout_seconds(103) == 1.5
+    assert tries.after(unknown, 104.5) is None
+
+
+def test_a_store_that_failed_once_leaves_time_to_be_asked_again():
+    tries = Tries(Route(["a"]), 60, 0)
+    assert tries.after(Failed(reason="OUTCOME_UNKNOWN"), 2.0) is not None
+    assert 2.0 < tries.timeout_seconds(2.1) < 2.5
+
+
 def test_a_store_that_is_away_is_for_its_operator_to_hear_of():
     tries = Tries(Route(["a", "b"]), 60, 0)
     away = Failed(reason="STORE_UNAVAILABLE")
