@@ -88,6 +88,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--state-dir", metavar="DIR", help="what must survive (/var/lib/homeport/agent)")
     add("--runtime", choices=RUNTIMES, help="what runs tasks (auto: docker, or else process)")
     add("--label", action="append", metavar="KEY=VALUE", help="a fact of this machine")
+    add("--device", action="append", metavar="[KIND=]PATTERN",
+        help="more device nodes that tasks may ask for: zigbee=/dev/zigbee*")  # fmt: skip
+    add("--path", action="append", metavar="PATTERN", help="more paths that binds may need")
+    add("--host-root", metavar="DIR", help="where the machine's file tree is, in a container")
     add("--docker-host", metavar="URL", help="the engine (as DOCKER_HOST says)")
     add("--metrics-address", metavar="HOST:PORT", help="/metrics and /livez (127.0.0.1:7072)")
     add("--no-task-metrics", dest="task_metrics", action="store_false", default=None,

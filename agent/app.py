@@ -23,6 +23,7 @@ from agent.bulk import BulkDesk
 from agent.config import Config, ConfigError, default_state_dir, is_loopback, split_address
 from agent.grpc_transport import GrpcTransport
 from agent.guarding import Guarding, GuardProcesses, open_page, retire
+from agent.hardware import host_root
 from agent.http import HttpServer, Page
 from agent.images import Images
 from agent.journal import Journal
@@ -135,6 +136,9 @@ class Agent:
             version=__version__,
             metrics_address=metrics_address,
             state_dir=self._state.path,
+            host_root=self._config.host_root or host_root(),
+            devices=self._config.device,
+            paths=self._config.path,
         )
         inventory = await _look(runtime, linux)
         await runtime.close()

@@ -22,6 +22,9 @@ class Config:
     state_dir: str = ""  # empty: /var/lib/homeport/agent, or one's own below XDG_STATE_HOME
     runtime: str = "auto"  # docker if it answers, else process
     label: tuple[str, ...] = ()  # KEY=VALUE facts of this machine, for constraints
+    device: tuple[str, ...] = ()  # [KIND=]PATTERN of more devices that tasks may ask for
+    path: tuple[str, ...] = ()  # PATTERN of more paths that binds may need
+    host_root: str = ""  # where the machine's file tree is; empty: found out
     docker_host: str = ""  # empty: as the environment says
     metrics_address: str = "127.0.0.1:7072"  # /metrics, /livez, /readyz; empty: none
     task_metrics: bool = True  # off where cAdvisor runs already
@@ -42,6 +45,12 @@ class Config:
         for label in self.label:
             if not label.partition("=")[0] or "=" not in label:
                 raise ConfigError(f"label {label!r} must be KEY=VALUE, as in disk=ssd")
+        for name, given in (("device", self.device), ("path", self.path)):
+            for pattern in given:
+                if not pattern.partition("=")[2].startswith("/") and not pattern.startswith("/"):
+                    raise ConfigError(f"{name} {pattern!r} is no absolute path, as /dev/zigbee*")
+        if self.host_root and not self.host_root.startswith("/"):
+            raise ConfigError(f"host_root {self.host_root!r} is no absolute path")
         addresses = [("scheduler", address) for address in self.scheduler]
         if self.metrics_address:
             addresses.append(("metrics_address", self.metrics_address))

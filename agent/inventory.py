@@ -13,13 +13,14 @@ import platform
 import shutil
 import socket
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from agent.hardware import Tree, look, places
 from agent.runtime.base import EngineFacts
-from homeport.model import Inventory
+from homeport.model import Inventory, MachineDevice
 from homeport.spec import Driver, Resources, pairs
 
 PROC = Path("/proc")
@@ -36,6 +37,7 @@ _ARCHITECTURES = {
     "i686": "386",
     "loongarch64": "loong64",
 }
+_Hardware = tuple[tuple[MachineDevice, ...], tuple[str, ...], tuple[str, ...], tuple[str, ...]]
 _SIOCGIFADDR = 0x8915
 _OWN_INTERFACES = ("lo", "docker", "br-", "veth", "virbr", "cni", "flannel", "vxlan")
 
@@ -82,12 +84,22 @@ class LinuxMachine:
         version: str,
         metrics_address: str,
         state_dir: Path,
+        host_root: str,
+        devices: Sequence[str] = (),
+        paths: Sequence[str] = (),
     ) -> None:
+        """`host_root`: where the machine's own file tree is; empty: hidden from us.
+
+        `devices` and `paths`: patterns that the operator wants listed, beside our own.
+        """
         self._driver = driver
         self._labels = labels
         self._version = version
         self._metrics_address = metrics_address
         self._state_dir = state_dir
+        self._tree = Tree(host_root) if host_root else None
+        self._device_patterns = devices
+        self._path_patterns = paths
 
     def inventory(self, facts: EngineFacts, /) -> Inventory:
         """What it has; what its engine says of the capacity comes first."""
@@ -101,6 +113,7 @@ class LinuxMachine:
             disk_bytes=engine.disk_bytes or shutil.disk_usage(data_root).total,
             generic=engine.generic,
         )
+        found, device_patterns, path_patterns, listed = self._hardware()
         return Inventory(
             hostname=platform.node(),
             os=platform.system().lower(),
@@ -117,6 +130,19 @@ class LinuxMachine:
             labels=pairs(self._labels),
             metrics_address=self._metrics_address,
             unfenced=facts.unfenced,
+            devices=found,
+            device_patterns=device_patterns,
+            paths=listed,
+            path_patterns=path_patterns,
+        )
+
+    def _hardware(self) -> _Hardware:
+        """(devices, patterns of devices, patterns of paths, paths); empty where all is hidden."""
+        if self._tree is None:
+            return (), (), (), ()
+        return (
+            *look(self._tree, self._device_patterns),
+            *places(self._tree, self._path_patterns),
         )
 
     def load(self, data_root: str, /) -> Load:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
 from typing import Any
 
 from agent.runtime import cgroups
@@ -18,7 +19,7 @@ from agent.runtime.base import LABEL_CLUSTER, EngineFacts, RuntimeFailure
 from agent.runtime.docker_engine import Client, Engine
 from agent.runtime.labels import LABEL_PROBE
 from homeport.model import Condition
-from homeport.spec import Resources, pairs
+from homeport.spec import Pairs, Resources, pairs
 
 CHECK_SECONDS = 5.0
 
@@ -52,7 +53,9 @@ class EngineCheck:
             cgroup_version=int(info.get("CgroupVersion") or 1),
             unfenced=_unfenced(sees_processes=self._engine.sees_processes),
             capacity=Resources(
-                cpu_millis=info.get("NCPU", 0) * 1000, memory_bytes=info.get("MemTotal", 0)
+                cpu_millis=info.get("NCPU", 0) * 1000,
+                memory_bytes=info.get("MemTotal", 0),
+                generic=generic(info.get("GenericResources") or ()),
             ),
         )
 
@@ -100,6 +103,18 @@ class EngineCheck:
             client.ask("DELETE", f"/containers/{made['Id']}")
 
         await self._engine.call("make a container on trial", request, seconds=CHECK_SECONDS)
+
+
+def generic(resources: Iterable[dict[str, Any]]) -> Pairs:
+    """The engine's node-generic-resources as kind → count; named ones are counted."""
+    counts: dict[str, int] = {}
+    for resource in resources:
+        named = resource.get("NamedResourceSpec")
+        spec = named or resource.get("DiscreteResourceSpec") or {}
+        kind, count = spec.get("Kind", ""), 1 if named else spec.get("Value", 0)
+        if kind:
+            counts[kind] = counts.get(kind, 0) + int(count)
+    return pairs((kind, str(count)) for kind, count in counts.items())
 
 
 def _unfenced(*, sees_processes: bool) -> str:

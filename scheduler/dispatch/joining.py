@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass, replace
 
 from homeport import codec
-from homeport.model import Cluster, Inventory, Node, NodeId, RequestRecord
+from homeport.model import Cluster, Inventory, MachineDevice, Node, NodeId, RequestRecord
 from scheduler.cluster import keys
 from scheduler.cluster.changes import ABSENT, Change, Put
 from scheduler.cluster.view import View
@@ -21,6 +21,10 @@ METHOD = "Join"
 NAME_MAX = 63
 LABELS_MAX = 256
 TEXT_MAX = 512
+DEVICES_MAX = 256
+NAMES_MAX = 32
+PATTERNS_MAX = 128
+PATHS_MAX = 2_000
 
 _NOT_IN_NAMES = re.compile(r"[^a-z0-9_-]+")
 
@@ -136,7 +140,31 @@ def sane(inventory: Inventory) -> Inventory:
         addresses=inventory.addresses[:64],
         drivers=inventory.drivers[:16],
         oci_runtimes=inventory.oci_runtimes[:64],
+        devices=tuple(_sane_device(each) for each in inventory.devices[:DEVICES_MAX]),
+        # Of what is cut off nothing is known, rather than that it is not there.
+        device_patterns=_short(inventory.device_patterns[:PATTERNS_MAX])
+        if len(inventory.devices) <= DEVICES_MAX
+        else (),
+        paths=_short(inventory.paths[:PATHS_MAX]),
+        path_patterns=_short(inventory.path_patterns[:PATTERNS_MAX])
+        if len(inventory.paths) <= PATHS_MAX
+        else (),
     )
+
+
+def _sane_device(device: MachineDevice) -> MachineDevice:
+    return MachineDevice(
+        id=device.id[:TEXT_MAX],
+        kind=device.kind[:TEXT_MAX],
+        names=_short(device.names[:NAMES_MAX]),
+        vendor=device.vendor[:TEXT_MAX],
+        model=device.model[:TEXT_MAX],
+        memory_bytes=_clamped(device.memory_bytes, 1 << 50),
+    )
+
+
+def _short(texts: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(text[:TEXT_MAX] for text in texts)
 
 
 def inventory_change(view: View, node_id: NodeId, inventory: Inventory) -> Put | None:

@@ -1,8 +1,10 @@
 """Who becomes a node: identities are minted once, names are unique, retries get one answer."""
 
+from dataclasses import replace
+
 import pytest
 
-from homeport.model import Cluster, Inventory, NodeId
+from homeport.model import Cluster, Inventory, MachineDevice, NodeId
 from homeport.spec import Resources
 from scheduler.cluster.tables import Tables
 from scheduler.dispatch import joining
@@ -106,6 +108,21 @@ def test_what_a_machine_claims_to_have_is_bounded():
     assert found.capacity.memory_bytes == 1 << 50
     assert len(found.hostname) == joining.TEXT_MAX
     assert len(found.labels) == joining.LABELS_MAX
+
+
+def test_of_what_is_cut_off_nothing_is_known():
+    device = MachineDevice(id="x" * 10_000, names=("n",) * 99)
+    few = Inventory(
+        devices=(device,), device_patterns=("/dev/a",), paths=("/a",), path_patterns=("/*",)
+    )
+    found = joining.sane(few)
+    assert (found.device_patterns, found.path_patterns) == (("/dev/a",), ("/*",))
+    assert len(found.devices[0].id) == joining.TEXT_MAX
+    assert len(found.devices[0].names) == joining.NAMES_MAX
+    many = replace(few, devices=(device,) * 300, paths=("/a",) * 3_000)
+    found = joining.sane(many)
+    assert (len(found.devices), len(found.paths)) == (joining.DEVICES_MAX, joining.PATHS_MAX)
+    assert (found.device_patterns, found.path_patterns) == ((), ())
 
 
 def test_an_inventory_is_written_only_when_it_differs():
