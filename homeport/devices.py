@@ -13,11 +13,12 @@ from fnmatch import fnmatchcase
 
 from homeport import paths
 from homeport.model import MachineDevice
-from homeport.spec import DeviceNeed, DeviceRequest, ServiceSpec
+from homeport.spec import Device, DeviceNeed, DeviceRequest, ServiceSpec
 
 WHOLE_MILLIS = 1000
 """The share that is all of a device; `DeviceNeed.share_millis` and `Grant.share_millis`."""
 GPU = "gpu"
+Source = Device | DeviceRequest | DeviceNeed
 CDI = "cdi"
 """Driver of requests by a Container Device Interface name: the engine alone knows what it means."""
 
@@ -37,18 +38,26 @@ ONE_USER = (
 @functools.lru_cache(maxsize=1024)
 def needs(spec: ServiceSpec) -> tuple[DeviceNeed, ...]:
     """All devices that a task of this spec takes; `Grant.need` counts along this list."""
+    return tuple(need for _, need in sources(spec))
+
+
+def sources(spec: ServiceSpec) -> tuple[tuple[Source, DeviceNeed], ...]:
+    """(what says so, what is needed) in the order of `needs`."""
     said = {need.name for need in spec.devices if need.name}
     mapped = (
-        DeviceNeed(
-            name=device.source,
-            share_millis=WHOLE_MILLIS if paths.covers(ONE_USER, device.source) else 0,
-            target=device.target,
-        )
+        (device, _of_mapping(device))
         for device in spec.container.devices
-        if device.source not in said
+        if device.source.startswith("/") and device.source not in said
     )
-    requested = (need for each in spec.container.device_requests for need in requests(each))
-    return (*mapped, *requested, *spec.devices)
+    requested = (
+        (request, need) for request in spec.container.device_requests for need in requests(request)
+    )
+    return (*mapped, *requested, *((need, need) for need in spec.devices))
+
+
+def _of_mapping(device: Device) -> DeviceNeed:
+    share_millis = WHOLE_MILLIS if paths.covers(ONE_USER, device.source) else 0
+    return DeviceNeed(name=device.source, share_millis=share_millis, target=device.target)
 
 
 def requests(request: DeviceRequest) -> tuple[DeviceNeed, ...]:

@@ -194,6 +194,7 @@ class _Draft:
                 reason=task.reason,
                 cause=task.cause,
                 priority=self._priority(task),
+                grants=task.grants,
             )
         )
         self._grown(_TASK_BYTES)

@@ -10,6 +10,7 @@ from homeport.digests import wanted_hash
 from homeport.lifecycle import Desired, TaskState
 from homeport.model import (
     Cause,
+    Grant,
     NodeId,
     OrderId,
     Outcome,
@@ -100,6 +101,14 @@ def test_a_complete_message_brings_specs_and_stacks_of_its_tasks_once():
     assert [each.generation for each in message.specs] == [1]
     assert [each.name for each in message.stacks] == ["s"]
     assert message.wanted_hash == wanted_hash(message.tasks)
+
+
+def test_a_task_is_told_which_devices_it_was_given():
+    cluster = Cluster()
+    grants = (Grant(device="GPU-1", need=1, share_millis=250),)
+    cluster.put(task(1, grants=grants))
+    (message,) = cluster.plan()
+    assert message.tasks[0].grants == grants
 
 
 def test_later_messages_say_only_what_changed_and_on_what_they_build():
