@@ -203,6 +203,7 @@ class Agent:
                 reporter=reporter,
                 journal=journal,
                 lease=lease,
+                remind=worker.remind,
                 bulk=BulkDesk(runtime, journal.last_lines),
                 node=observer,
             ),

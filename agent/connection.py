@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -22,7 +22,7 @@ from agent.lease import Lease
 from agent.orders import Orders, Verdict
 from agent.reporter import Reporter
 from homeport import codec
-from homeport.model import Inventory, NodeId, NodeStatus, OrderId
+from homeport.model import Inventory, NodeId, NodeStatus, OrderId, TaskStatus
 from homeport.seams import Clock, LinkLost, Randomness, SchedulerLink, Stream, identifier
 from homeport.v1 import dispatcher_pb2
 
@@ -90,6 +90,7 @@ class Desk:
     reporter: Reporter
     journal: Journal
     lease: Lease
+    remind: Callable[[Iterable[TaskStatus]], None]
     bulk: BulkDesk
     node: Node
 
@@ -135,6 +136,7 @@ class Connection:
         """
         welcome = await self._welcome()
         self._holder.opened()
+        self._desk.remind(messages.told(welcome))
         if welcome.send_report:
             self._desk.reporter.ask_complete()
         async with asyncio.TaskGroup() as background:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +16,7 @@ from homeport.model import (
     ServiceGeneration,
     Stack,
     StackFile,
+    TaskStatus,
     Tombstone,
 )
 from homeport.spec import NetworkSpec, VolumeSpec
@@ -44,6 +46,15 @@ def orders(message: Any) -> Orders:
         ),
         files=tuple(codec.from_message(StackFile, each) for each in message.files),
     )
+
+
+def told(welcome: Any) -> list[TaskStatus]:
+    """What the scheduler was told of this node's tasks; what cannot be read is left out."""
+    found: list[TaskStatus] = []
+    for each in welcome.told:
+        with contextlib.suppress(codec.CodecError):
+            found.append(codec.from_message(TaskStatus, each))
+    return found
 
 
 def report(batch: Batch, node: NodeId) -> Any:

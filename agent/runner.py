@@ -144,6 +144,13 @@ class Runner:
         self._desired = desired
         self._wake.set()
 
+    def remind(self, told: TaskStatus) -> None:
+        """A scheduler was told this once; see `steps.reminded`."""
+        before, self.record = self.record, steps.reminded(self.record, told)
+        if self.record != before:
+            self._means.journal.keep(self.task, self.record)
+            self._publish()
+
     def notice(self, action: str = "") -> None:
         """Something happened to the container: look again. `action` as the runtime calls it."""
         if action in ("create", "start") and self._is_own_start():

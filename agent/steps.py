@@ -14,7 +14,7 @@ import enum
 from dataclasses import dataclass, replace
 
 from agent.runtime.base import Phase, Seen
-from homeport.lifecycle import TERMINAL, Desired, TaskState
+from homeport.lifecycle import TERMINAL, Desired, TaskState, Writer, is_legal
 from homeport.model import Health, TaskId, TaskStatus
 from homeport.spec import RestartCondition, RestartPolicy
 
@@ -157,6 +157,16 @@ def rebooted(wish: Wish, record: Record, seen: Seen | None, now: Now) -> Record:
         changed_wall_ms=now.wall_ms,
         end_counted=_end_of(seen) if seen is not None else "",
     )
+
+
+def reminded(record: Record, told: TaskStatus) -> Record:
+    """Count on from what a scheduler was told of a task before, where the journal has lost that:
+    the disk was full when the agent ended, say. It believes nothing that is behind it."""
+    state = record.state if record.state is not S.ASSIGNED else S.PREPARING  # the next to be told
+    for attempt in (record.attempt, told.attempt, told.attempt + 1):
+        if is_legal(Writer.AGENT, told.state, state, old_attempt=told.attempt, new_attempt=attempt):
+            return replace(record, attempt=attempt)
+    return record  # it had ended, and the scheduler will say what follows
 
 
 def status_of(task: TaskId, record: Record, seen: Seen | None) -> TaskStatus:

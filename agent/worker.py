@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import replace
 
 import structlog
@@ -97,6 +97,7 @@ class Worker:
         self._stopped_lately: deque[float] = deque()  # boot time of a reconciler's stops
         self._holds = Holds(journal, self, boot.BootOrder())
         self._cleaning: dict[str, asyncio.Event] = {}
+        self._told: dict[TaskId, TaskStatus] = {}  # of tasks that are not taken on yet
         self.is_adopted = False
         """Whether what runs here has been listed."""
         self._wanted_hash: bytes | None = None
@@ -217,6 +218,8 @@ class Worker:
             record = steps.rebooted(wish, record, seen, self._now())
         if seen is None:
             record = replace(record, prepared=False)
+        if (told := self._told.pop(task, None)) is not None:
+            record = steps.reminded(record, told)
         runner = Runner(self._means, task, work=work, desired=desired, record=record, seen=seen)
         self.runners[task] = runner
         runner.protect()
@@ -234,6 +237,15 @@ class Worker:
             del self.runners[runner.task]
         if stack and not self._is_used(stack) and stack not in self._cleaning:
             await self._clean(stack)
+
+    def remind(self, told: Iterable[TaskStatus]) -> None:
+        """A scheduler says what it was told of the tasks here, before it is told anything more."""
+        self._told.clear()
+        for each in told:
+            if runner := self.runners.get(each.task):
+                runner.remind(each)
+            else:
+                self._told[each.task] = each
 
     def _hold(self, task: TaskId) -> str:
         return self._holds.reason(task, self._means.clock.boottime())

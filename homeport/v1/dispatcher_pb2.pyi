@@ -479,6 +479,7 @@ class Welcome(_message.Message):
     NODE_NAME_FIELD_NUMBER: _builtins.int
     SCHEDULERS_FIELD_NUMBER: _builtins.int
     SEND_REPORT_FIELD_NUMBER: _builtins.int
+    TOLD_FIELD_NUMBER: _builtins.int
     node_lease_ms: _builtins.int
     heartbeat_ms: _builtins.int
     node_name: _builtins.str
@@ -488,6 +489,12 @@ class Welcome(_message.Message):
     def order(self) -> _types_pb2.OrderId: ...
     @_builtins.property
     def schedulers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def told(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.TaskStatus]:
+        """Then: what it was last told of this node's tasks that have not ended (task, attempt and state
+        only). An agent whose journal lost some of that counts its attempts on from there.
+        """
+
     def __init__(
         self,
         *,
@@ -497,10 +504,11 @@ class Welcome(_message.Message):
         node_name: _builtins.str = ...,
         schedulers: _abc.Iterable[_builtins.str] | None = ...,
         send_report: _builtins.bool = ...,
+        told: _abc.Iterable[_types_pb2.TaskStatus] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["order", b"order"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["heartbeat_ms", b"heartbeat_ms", "node_lease_ms", b"node_lease_ms", "node_name", b"node_name", "order", b"order", "schedulers", b"schedulers", "send_report", b"send_report"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["heartbeat_ms", b"heartbeat_ms", "node_lease_ms", b"node_lease_ms", "node_name", b"node_name", "order", b"order", "schedulers", b"schedulers", "send_report", b"send_report", "told", b"told"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

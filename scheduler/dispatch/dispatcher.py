@@ -14,7 +14,8 @@ from typing import Any
 import structlog
 
 from homeport import codec
-from homeport.model import Inventory, Node, NodeId, NodeState, OrderId, Task
+from homeport.lifecycle import TERMINAL
+from homeport.model import Inventory, Node, NodeId, NodeState, OrderId, Task, TaskStatus
 from homeport.seams import Refused, Stream, identifier
 from homeport.v1 import dispatcher_pb2
 from scheduler.cluster import keys
@@ -411,6 +412,12 @@ class Dispatcher:
             send_report=send_report,
         )
         codec.fill(welcome.order, self._authority.order())
+        if send_report:
+            for each in self._authority.mirror.tables.tasks_of_node(node):
+                known = self._authority.observed.status(each.id)
+                if known is not None and known.state not in TERMINAL:
+                    told = TaskStatus(task=each.id, attempt=known.attempt, state=known.state)
+                    codec.fill(welcome.told.add(), told)
         return dispatcher_pb2.SessionResponse(welcome=welcome)
 
     def _taken_in(self, session: Session, is_complete: bool) -> None:

@@ -250,6 +250,8 @@ class Session:
     async def _report(self, report: dispatcher_pb2.Report) -> None:
         if report.sequence <= self._last_report:
             return  # something on the way repeats what has been heard; newer things count
+        if self._farewell is not None:
+            return  # late: a newer session's agent was told what had been heard until then
         self._last_report = report.sequence
         authority = self._authority
         observed, dirt = authority.observed, authority.dirt

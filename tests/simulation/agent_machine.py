@@ -42,7 +42,7 @@ class AgentMachine(Machine):
         self.identities = Identities()
         self.boot = 1
         self.lapses = 0
-        """How often the agent has forgotten: by a power cut, or a crash before it wrote."""
+        """How often the agent has forgotten: by a power cut, or an end before it could write."""
         self.worker = None
         self.journal = None
         self.reporter = None
@@ -52,12 +52,13 @@ class AgentMachine(Machine):
         for number, cluster in enumerate(("", "another"), start=1):
             self.engine.add_foreign(f"foreign-{number}", cluster)
 
-    def kill(self):
-        if self.process is not None and self.journal is not None:
-            # What was told may be a moment ahead of what is written.
+    def _gone(self):
+        journal, self.journal = self.journal, None
+        if journal is not None:
+            # What was told may be ahead of what is written, as long as the disk is full.
             written = Journal(copy.copy(self.medium), self.secrets)
-            self.lapses += written.records != self.journal.records
-        super().kill()
+            self.lapses += written.records != journal.records
+        super()._gone()
 
     def cut_power(self):
         """The machine is off: nothing runs, and what was not synced may be gone."""
@@ -138,6 +139,7 @@ class AgentMachine(Machine):
                 reporter=reporter,
                 journal=journal,
                 lease=lease,
+                remind=worker.remind,
                 bulk=BulkDesk(runtime, journal.last_lines),
                 node=observer,
             ),

@@ -48,7 +48,8 @@ class Checks:
         self._requests = {}  # request id -> revision
         self._expected = {}  # stack -> {service: (replicas, version)} while nobody changes it
         self._obeyed = {}  # node -> the highest order that its agent obeyed
-        self._told = {}  # task -> (node, status) as some leader was last told
+        self._told = {}  # task -> (epoch, node's lapses, status) as some leader was last told
+        self._sessions = {}  # agent -> its newest session's end, as a scheduler has read its hello
         self._unwell = set()  # (container, start) whose health check failed
         self._stops = {}  # machine -> task -> when it was stopped by a reconciler's word
         self.copies = Copies(self)
@@ -346,25 +347,33 @@ class Checks:
 
     def told(self, machine, end, message):
         """S20: what leaders are told of a task never goes backwards, over all leaders."""
-        # A leader that was stopped reads what is old, and is none any more.
+        node = next(each for each in self.world.agents if each.name == end.client)
+        if message.WhichOneof("body") == "hello":
+            self._sessions[node.name] = end
+        # A leader that was stopped reads what is old, and is none any more; and what comes of a
+        # session when there is a newer one is not taken in.
         if message.WhichOneof("body") != "report" or machine not in self.world.proven():
+            return
+        if self._sessions[node.name] is not end:
             return
         if message.report.sequence <= end.reports_told:
             return  # a repetition, which no leader takes in
         end.reports_told = message.report.sequence
-        node = next(each for each in self.world.agents if each.name == end.client)
+        epoch = machine.core.control.lead.authority.epoch
         for each in message.report.statuses:
             status = codec.from_message(TaskStatus, each)
-            lapses, before = self._told.get(status.task, (node.lapses, None))
+            known = self._told.get(status.task, (epoch, node.lapses, None))
+            told_epoch, lapses, before = known
             # A removal is told again, by who has forgotten how often it had started.
             was_removed = before is not None and before.state is TaskState.REMOVED
             if was_removed and status.state is TaskState.REMOVED:
                 continue
-            # A power cut, or a full disk before a crash, may take from the agent's memory what it
-            # has told; in the end what ended stays ended.
+            # A power cut, or a full disk before its end, may take from the agent's memory what it
+            # has told. Whoever was told reminds it, so only to another leader may it say less; in
+            # the end what ended stays ended.
             if lapses != node.lapses and before is not None and before.state in TERMINAL:
                 continue
-            if lapses != node.lapses:
+            if lapses != node.lapses and told_epoch != epoch:
                 before = None
             if before is not None and not is_legal(
                 Writer.AGENT,
@@ -374,7 +383,7 @@ class Checks:
                 new_attempt=status.attempt,
             ):
                 self.violate("S20: a task's state went backwards", (before, status))
-            self._told[status.task] = (node.lapses, status)
+            self._told[status.task] = (epoch, node.lapses, status)
 
 
 def _said(key, value):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from homeport import codec
-from homeport.model import Assignment, OrderId, ServiceGeneration
+from homeport.model import Assignment, OrderId, ServiceGeneration, TaskStatus
 from homeport.seams import LinkLost, Refused
 from homeport.v1 import dispatcher_pb2 as pb
 from tests.loops.agent.rig import ORDER
@@ -66,6 +66,7 @@ class FakeScheduler:
     welcomes: bool = True
     farewell: Any = None
     refuses: str = ""
+    told: list[TaskStatus] = field(default_factory=list)  # what it says that it was told
     greeting: list[Any] = field(default_factory=list)  # sent after the welcome
     dialled: list[float] = field(default_factory=list)
     sessions: list[Lane] = field(default_factory=list)
@@ -93,6 +94,8 @@ class FakeScheduler:
                 welcome = pb.Welcome(node_lease_ms=15_000, heartbeat_ms=1_000, node_name="pi")
                 codec.fill(welcome.order, self.order)
                 welcome.send_report = True
+                for status in self.told:
+                    codec.fill(welcome.told.add(), status)
                 lane.give(pb.SessionResponse(welcome=welcome))
                 for each in self.greeting:
                     lane.give(each)

@@ -1,6 +1,7 @@
 """The session on virtual time: reconnecting, orders, heartbeats, reports, goodbyes."""
 
 import asyncio
+import errno
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -76,6 +77,7 @@ class Agent(Rig):
                 reporter=self.reporter,
                 journal=self.journal,
                 lease=self.lease,
+                remind=self.worker.remind,
                 bulk=BulkDesk(self.runtime, self.journal.last_lines),
                 node=self.observer,
             ),
@@ -129,6 +131,49 @@ async def test_reports_are_complete_when_asked_and_acknowledged() -> None:
         before = len(scheduler.reports)
         await asyncio.sleep(2)
         assert [report.complete for report in scheduler.reports[before:]] == [True]
+
+
+async def test_s20_what_a_full_disk_has_taken_from_the_journal_a_scheduler_says() -> None:
+    async with connected(a=FakeScheduler(greeting=[assignments(work())])) as (agent, _):
+        await asyncio.sleep(1)
+        agent.medium.error = OSError(errno.ENOSPC, "no space left on device")
+        for _ in range(2):
+            agent.engine.end(WEB, 1)
+            await asyncio.sleep(5)
+        before = agent.reporter.statuses[WEB]
+        assert (before.attempt, before.state) == (3, S.RUNNING)
+        await agent.crash()
+        await agent.start()
+        assert agent.state(WEB) == (2, S.RUNNING)  # there was another start, it sees that much
+        scheduler = FakeScheduler(told=[before])
+        agent.connect(FakeTransport(b=scheduler))
+        running = asyncio.create_task(agent.sessions.run())
+        await settle()
+        (first,) = scheduler.reports[0].statuses
+        assert (first.attempt, first.state) == (3, S.RUNNING.value)
+        agent.medium.error = None
+        agent.engine.end(WEB, 1)
+        await asyncio.sleep(5)
+        assert agent.state(WEB) == (4, S.RUNNING)
+        assert agent.journal.records[WEB].attempt == 4
+        running.cancel()
+
+
+async def test_s20_what_a_scheduler_says_before_the_engine_answers_is_kept_until_then() -> None:
+    async with connected(a=FakeScheduler(greeting=[assignments(work())])) as (agent, _):
+        await asyncio.sleep(1)
+        before = replace(agent.reporter.statuses[WEB], attempt=7)
+        await agent.crash()
+        agent.engine.outage = "connection refused"
+        await agent.start()
+        agent.connect(FakeTransport(b=FakeScheduler(told=[before])))
+        running = asyncio.create_task(agent.sessions.run())
+        await asyncio.sleep(1)
+        assert WEB not in agent.reporter.statuses
+        agent.engine.recover()
+        await asyncio.sleep(5)
+        assert agent.state(WEB) == (7, S.RUNNING)
+        running.cancel()
 
 
 async def test_a_report_that_is_not_acknowledged_is_sent_again() -> None:

@@ -54,6 +54,7 @@ class Lane:
         self.up = asyncio.Queue()
         self.down = asyncio.Queue()
         self.broken = False
+        self.is_stuck = False
 
     async def __aiter__(self):
         while (message := await self.up.get()) is not None:
@@ -62,6 +63,8 @@ class Lane:
     async def send(self, message):
         if self.broken:
             raise LinkLost("broken")
+        while self.is_stuck:  # noqa: ASYNC110 - flow control
+            await asyncio.sleep(0.1)
         self.down.put_nowait(message)
         await asyncio.sleep(0)
 

@@ -13,6 +13,7 @@ from homeport.model import (
     Inventory,
     NodeState,
     OrderId,
+    TaskStatus,
     Volume,
 )
 from homeport.seams import LinkLost, Refused
@@ -207,6 +208,34 @@ async def test_a_newer_session_of_the_same_boot_takes_the_place_of_the_older(lea
         await old.serving
         assert leader.observed.node(joined.node_id).session == "new"
     assert leader.observed.node(joined.node_id).session == ""
+
+
+async def test_s20_an_agent_is_told_what_was_heard_of_its_tasks_as_it_may_have_forgotten(leader):
+    joined = await leader.join()
+    await leader.service(1, 2, 3, node=joined.node_id)
+    async with session(leader, joined, session="old") as (lane, _):
+        lane.say(report(1, status(1, attempt=3), status(2, TaskState.COMPLETE), complete=True))
+        await lane.hear("report_ack")
+    async with session(leader, joined, session="new") as (lane, _):
+        told = [codec.from_message(TaskStatus, each) for each in lane.welcome.told]
+        assert told == [status(1, attempt=3)]  # of the end of 2 the orders tell, of 3 none knows
+
+
+async def test_s20_what_comes_late_from_an_older_session_is_not_heard(leader):
+    """The agent has been told what was heard: more of that must not come behind its back."""
+    joined = await leader.join()
+    await leader.service(1, node=joined.node_id)
+    async with session(leader, joined, session="old") as (old, _):
+        old.is_stuck = True  # it takes no farewell, and what it has sent flies on
+        await leader.put(task(2, joined.node_id))
+        await settle()
+        async with session(leader, joined, session="new") as (lane, _):
+            old.say(report(1, status(1, attempt=5), complete=True))
+            await settle()
+            lane.say(report(1, status(1, attempt=2), complete=True))
+            await lane.hear("report_ack")
+            assert leader.observed.status(f"{WEB}/1/1").attempt == 2
+        old.is_stuck = False
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from agent import steps
 from agent.runtime.base import Phase, Seen
 from agent.steps import LEASE_ENDED, Now, Record, Step, Wish
 from homeport.lifecycle import AGENT, TERMINAL, Desired, TaskState as S, Writer, is_legal
-from homeport.model import Health, TaskId
+from homeport.model import Health, TaskId, TaskStatus
 from homeport.spec import RestartCondition, RestartPolicy
 
 TASK = TaskId("s-web-1/1/1")
@@ -459,3 +459,45 @@ def test_a_forgotten_record_loses_no_container(policy: RestartPolicy, trouble: l
     world.settle()
     if alive and not had_ended:
         assert (world.record.state, world.made) == (S.RUNNING, made)
+
+
+# ---------------------------------------------------------------- what the journal has lost
+
+
+@pytest.mark.parametrize(
+    ("record", "told", "attempt"),
+    [
+        pytest.param((3, S.RUNNING), (3, S.RUNNING), 3, id="nothing was lost"),
+        pytest.param((4, S.BACKOFF), (3, S.RUNNING), 4, id="more has happened since"),
+        pytest.param((2, S.RUNNING), (3, S.RUNNING), 3, id="a start was lost"),
+        pytest.param((1, S.BACKOFF), (3, S.RUNNING), 3, id="it has ended since"),
+        pytest.param((2, S.RUNNING), (3, S.BACKOFF), 4, id="it runs again"),
+        pytest.param((2, S.COMPLETE), (3, S.RUNNING), 3, id="it has ended for good since"),
+        pytest.param(
+            (1, S.ASSIGNED), (1, S.RUNNING), 2, id="all was lost, and so is the container"
+        ),
+        pytest.param((1, S.ASSIGNED), (2, S.PREPARING), 2, id="all was lost before it began"),
+        pytest.param((1, S.REMOVED), (2, S.RUNNING), 1, id="what is gone is gone"),
+    ],
+)
+def test_s20_attempts_are_counted_on_from_what_a_scheduler_was_told(record, told, attempt) -> None:
+    before = Record(attempt=record[0], state=record[1])
+    known = TaskStatus(task=TASK, attempt=told[0], state=told[1])
+    after = steps.reminded(before, known)
+    assert after == replace(before, attempt=attempt)
+    assert steps.reminded(after, known) == after
+
+
+@given(
+    attempts=st.tuples(st.integers(1, 5), st.integers(1, 5)),
+    state=st.sampled_from([state for state in S if state not in (S.PENDING, S.ORPHANED)]),
+    told=st.sampled_from([state for state in S if state not in TERMINAL | {S.PENDING}]),
+)
+def test_s20_what_is_told_next_is_never_behind_what_was_told(attempts, state, told) -> None:
+    known = TaskStatus(task=TASK, attempt=attempts[1], state=told)
+    after = steps.reminded(Record(attempt=attempts[0], state=state), known)
+    next_told = S.PREPARING if state is S.ASSIGNED else state
+    assert is_legal(
+        Writer.AGENT, told, next_told, old_attempt=attempts[1], new_attempt=after.attempt
+    )
+    assert after.attempt >= attempts[0]
