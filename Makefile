@@ -18,7 +18,7 @@ export PYTHON
 RUNTIME := $(VENV)/.installed-runtime
 DEV := $(VENV)/.installed-dev
 
-.PHONY: help up test check check-style check-types check-contract fmt proto bench e2e faults simulate simulate-mutations lock clean
+.PHONY: help up test check check-style check-types check-contract fmt proto bench bench-placement e2e faults simulate simulate-mutations lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,6 +61,9 @@ bench: $(DEV) ## measure; prints figures, judges nothing (ONLY=name for one; doc
 	IDLE_SECONDS=$(or $(IDLE_SECONDS),60) $(PYTEST) tests/bench -m bench -s --timeout=0 \
 	  $(if $(ONLY),-k "$(ONLY)") $(ARGS)
 
+bench-placement: $(DEV) ## placement: decisions a second, beside their targets
+	$(BIN)/python -m tests.bench.placement.decisions $(ARGS)
+
 e2e: $(DEV) ## the suites on three real engines (ONLY=name for tests/e2e/test_NAME.py)
 	@tests/setup.sh
 	@suite="tests/e2e$(if $(ONLY),/test_$(ONLY).py)"; \
@@ -80,7 +83,7 @@ simulate-mutations: $(DEV) ## search seeds that fail when a rule of the protocol
 comma := ,
 faults: $(DEV) ## break a real cluster on purpose (ONLY=F09,F13 for some; docs/faults.md)
 	@tests/setup.sh
-	$(PYTEST) tests/faults $(if $(ONLY),-k "$(subst $(comma), or ,$(ONLY)) or history") $(ARGS)
+	$(PYTEST) tests/faults -m "not short" $(if $(ONLY),-k "$(subst $(comma), or ,$(ONLY)) or history") $(ARGS)
 
 lock: $(DEV) ## compile the lock files anew from pyproject.toml
 	$(BIN)/uv pip compile pyproject.toml --group build \

@@ -7,6 +7,7 @@ placement is assumed under its final id and the record's echo changes nothing.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from homeport.model import NodeId, ServiceId, TaskId, task_id
 from scheduler.cluster.observed import Refusal
@@ -61,8 +62,7 @@ class Ask:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Placed:
+class Placed(NamedTuple):
     """The chosen node; the fleet already counts the task there."""
 
     ask: Ask

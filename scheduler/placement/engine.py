@@ -10,7 +10,7 @@ The fleet that it is given keeps the choices: `undo` takes them back.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import groupby
 from operator import attrgetter
 
@@ -63,25 +63,43 @@ def is_placeable(fleet: Fleet, ask: Ask) -> bool:
     return found
 
 
-def _kinds(batch: Sequence[Ask]) -> Iterator[list[Ask]]:
+def _kinds(batch: Sequence[Ask]) -> Iterable[list[Ask]]:
     """The asks in the defined order, those of one kind that follow each other together."""
     if len(batch) == 1:
-        yield list(batch)
-        return
+        return [list(batch)]
     groups: dict[tuple[int, str, str], list[Ask]] = {}
+    last, group, mixed = batch[0], [], False
     for ask in batch:
-        groups.setdefault((ask.priority, ask.needs.text, ask.service), []).append(ask)
-    for group in sorted(groups.values(), key=lambda group: group[0].order[:3]):
+        if (
+            ask.needs is not last.needs
+            or ask.service != last.service
+            or (ask.priority != last.priority or not groups)
+        ):
+            group = groups.setdefault((ask.priority, ask.needs.text, ask.service), [])
+        group.append(ask)
+        if not _is_alike(ask, last):
+            mixed = True
+        last = ask
+    ordered = sorted(groups.values(), key=lambda group: group[0].order[:3])
+    for group in ordered:
         group.sort(key=_SLOT)
-        first = group[0].kind
-        if all(ask.kind == first for ask in group):
-            yield group
-        else:
-            yield from (list(same) for _, same in groupby(group, key=_KIND))
+    if not mixed:
+        return ordered
+    return [list(same) for group in ordered for _, same in groupby(group, key=_KIND)]
 
 
 _SLOT = attrgetter("slot", "n")
 _KIND = attrgetter("kind")
+
+
+def _is_alike(one: Ask, other: Ask) -> bool:
+    """Whether two asks of one class and service are of one kind."""
+    return (
+        one.only is other.only
+        and one.excluded == other.excluded
+        and one.fixes_volumes is other.fixes_volumes
+        and one.needs_lease is other.needs_lease
+    )
 
 
 def _place_kind(fleet: Fleet, asks: list[Ask], answers: list[Placed | Unplaced]) -> int:
@@ -143,7 +161,7 @@ def _first_with_room(fleet: Fleet, lane: Lane, ask: Ask, score: Floats) -> Candi
         tries += 1
         if tries == 4:
             # A full cluster: ask all of them at once.
-            full = ~lane.room_for(fleet, ask, 1)
+            full = lane.room(fleet, ask) < 1
             score[full] = lane.score[full] = NEVER
 
 

@@ -25,7 +25,6 @@ from scheduler.placement.columns import (
     TASKS,
     Columns,
     Floats,
-    Mask,
 )
 from scheduler.placement.fleet import Fleet
 from scheduler.placement.presence import Presence
@@ -65,6 +64,10 @@ class Profile:
         if needs.tasks_per_node_max:
             checks.append(filters.tasks_per_node)
         self.checks = tuple(checks)
+
+    def bonus(self, row: int) -> int:
+        """What a row that is allowed has beside the points of its tasks and its room."""
+        return int(self.allowed.item(row)) - FRESH
 
 
 class Lane:
@@ -140,25 +143,38 @@ class Lane:
         """Whether a node that can be has room."""
         return all(rule(fleet, ask, candidate) is None for rule in self.profile.checks)
 
-    def room_for(self, fleet: Fleet, ask: Ask, tasks: int) -> Mask:
-        """The rows with room for so many tasks of the class; each has points."""
-        table = fleet.columns.table
-        mask: Mask = self.score > NEVER
+    def points_later(self, row: int, candidate: Candidate, count: int, more: int) -> int:
+        """The points of a row that has points, once it has so many tasks of this class more.
+
+        `count`: how many of the service it has then.
+        """
+        return (
+            self.profile.bonus(row)
+            + (points.few(count) << points.SERVICE_SHIFT)
+            + points.room(self.profile.needs, candidate, more)
+            + points.few(candidate.tasks + more) * points.TASK_COST
+        )
+
+    def room(self, fleet: Fleet, ask: Ask) -> Floats:
+        """For how many tasks of the class, one after the other, each row has room.
+
+        Infinity: as many as one likes. Of rows without points it says nothing.
+        """
+        columns, needs = fleet.columns, self.profile.needs
+        result: Floats = np.full(len(columns.rows), np.inf)
         for column, amount in self.profile.limits:
-            mask &= table[column] >= tasks * amount
-        needs = self.profile.needs
+            np.minimum(result, np.floor(columns.table[column] / amount), out=result)
         if needs.ports:
-            if tasks > 1:
-                mask[:] = False
-            for row in np.flatnonzero(mask).tolist():
-                mask[row] = filters.ports(fleet, ask, fleet.columns.rows[row]) is None
+            np.minimum(result, 1, out=result)
+            for row in np.flatnonzero((result >= 1) & (self.score > NEVER)).tolist():
+                if filters.ports(fleet, ask, columns.rows[row]) is not None:
+                    result[row] = 0
         if most := needs.tasks_per_node_max:
-            if tasks > most:
-                mask[:] = False
+            np.minimum(result, most, out=result)
             for node, count in fleet.nodes_of(ask.service).items():
-                if count + tasks > most and (found := fleet.candidates.get(node)) is not None:
-                    mask[found.row] = False
-        return mask
+                if (found := fleet.candidates.get(node)) is not None:
+                    result[found.row] = min(result[found.row], most - count)
+        return result
 
     def points_after_one(self, columns: Columns) -> Floats:
         """The points of each row had it one task more; meaningless where that has no room."""

@@ -31,15 +31,15 @@ class Presence:
         # By class and whether it fixes volumes: node -> what its tasks share, and how many do.
         self._shares: dict[tuple[str, bool], dict[NodeId, tuple[Held, int]]] = {}
 
-    def share(self, entry: Held) -> Held:
-        """One more task of this kind: the value that all of them share."""
+    def share(self, entry: Held, times: int = 1) -> Held:
+        """So many tasks more of this kind: the value that all of them share."""
         kind = (entry.needs.text, entry.fixes_volumes)
         shares = self._shares.get(kind)
         if shares is None:
             shares = self._shares[kind] = {}
         known = shares.get(entry.node)
         shared, tasks = known if known is not None else (entry, 0)
-        shares[entry.node] = (shared, tasks + 1)
+        shares[entry.node] = (shared, tasks + times)
         return shared
 
     def unshare(self, entry: Held) -> None:

@@ -12,15 +12,18 @@ the best twice in a row.
 
 from __future__ import annotations
 
-from heapq import heappop, heappush
+from collections import Counter
+from heapq import heappop, heappush, heapreplace
 
 import numpy as np
 import numpy.typing as npt
 
+from homeport.model import NodeId, TaskId
 from scheduler.placement.asks import Ask, Placed
+from scheduler.placement.candidates import Held
 from scheduler.placement.columns import Floats, Rows
 from scheduler.placement.fleet import Fleet
-from scheduler.placement.lanes import Lane
+from scheduler.placement.lanes import NEVER, Lane
 
 Keys = npt.NDArray[np.int64]
 
@@ -36,57 +39,83 @@ STREAM_WORTH = 8
 
 
 def fill(fleet: Fleet, lane: Lane, asks: list[Ask]) -> list[Placed]:
-    """Place as many of these asks, in order, as one sorting is good for; none: use another way."""
+    """Place as many of these asks, in order, as one sorting is good for; none: use another way.
+
+    The lane must be one of the asks' service, and its points up to date.
+    """
     ask = asks[0]
     if (ask.needs.volumes and ask.fixes_volumes) or lane.cells is not None:
         return []
-    rows = np.flatnonzero(lane.room_for(fleet, ask, 1))
-    stream = _keys(lane.score[rows], rows)
-    stream.sort()
-    again = np.full(len(lane.score), _NONE)
-    rows = np.flatnonzero(lane.room_for(fleet, ask, 2))
+    tasks = [each.task for each in asks]
+    if not fleet.held.keys().isdisjoint(tasks):
+        return []  # one of them moves: that gives room back, and the sorting would not hold
+    room = lane.room(fleet, ask)
+    rows = _choose(fleet, lane, ask, len(asks), room)
+    return _record(fleet, lane, asks, tasks, rows)
+
+
+def _choose(fleet: Fleet, lane: Lane, ask: Ask, wanted: int, room: Floats) -> list[int]:
+    """The rows of the next choices; the fleet knows nothing of them yet."""
+    room = np.where(lane.score > NEVER, room, 0)
+    rows = np.flatnonzero(room >= 1)
+    keys = _keys(lane.score[rows], rows)
+    keys.sort()
+    stream = keys.tolist()
+    again = np.full(len(room), _NONE)
+    rows = np.flatnonzero(room >= 2)
     again[rows] = _keys(lane.points_after_one(fleet.columns)[rows], rows)
-    return _walk(fleet, lane, asks, stream.tolist(), again.tolist())
-
-
-def _walk(
-    fleet: Fleet, lane: Lane, asks: list[Ask], stream: list[int], again: list[int]
-) -> list[Placed]:
-    rows, held, presence = fleet.columns.rows, fleet.held, fleet.presence(asks[0].service)
-    placed: list[Placed] = []
-    taken: list[int] = []
+    after_one = again.tolist()
+    counts = fleet.nodes_of(ask.service)
+    candidates = fleet.columns.rows
+    chosen: list[int] = []
     heap: list[int] = []  # rows that were chosen before, with their points since then
+    times: dict[int, int] = {}  # how often, where more than once
     place, end = 0, len(stream)
-    for ask in asks:
-        task = ask.task
-        if task in held:
-            break  # it moves: that gives room back, and the sorting does not hold
-        if place == end and len(asks) - len(placed) > end // STREAM_WORTH:
-            break  # the heap has all rows now: sorting them is cheaper
-        key = stream[place] if place < end else _NONE
-        is_first = not heap or key < heap[0]
-        if is_first:
-            if key == _NONE:
+    few = end // STREAM_WORTH
+    head = stream[0] if end else _NONE
+    for left in range(wanted, 0, -1):
+        if not heap or head < heap[0]:
+            if place == end:
                 break
+            row = head & _ROW
             place += 1
+            head = stream[place] if place < end else _NONE
+            if (key := after_one[row]) != _NONE:
+                heappush(heap, key)
         else:
-            key = heappop(heap)
-        row = key & _ROW
-        candidate = rows[row]
-        entry = presence.share(ask.on(candidate.id))
-        held[task] = entry
-        candidate.take(ask.needs, 1)
-        presence.count(candidate.id, row, 1)
-        taken.append(row)
-        placed.append(Placed(ask=ask, node=candidate.id))
-        if is_first:
-            if again[row] != _NONE:
-                heappush(heap, again[row])
-        elif lane.fits(fleet, ask, candidate):
-            heappush(heap, (-int(lane.points(row, candidate)) << ROW_BITS) | row)
-    if taken:
-        fleet.columns.taken(np.array(taken, dtype=np.intp), lane.profile.limits)
-    return placed
+            if place == end and left > few:
+                break  # the heap has all rows now: sorting them is cheaper
+            row = heap[0] & _ROW
+            here = times[row] = times.get(row, 1) + 1
+            if here < room[row]:
+                candidate = candidates[row]
+                count = counts.get(candidate.id, 0) + here
+                key = (-lane.points_later(row, candidate, count, here) << ROW_BITS) | row
+                heapreplace(heap, key)
+            else:
+                heappop(heap)
+        chosen.append(row)
+    return chosen
+
+
+def _record(
+    fleet: Fleet, lane: Lane, asks: list[Ask], tasks: list[TaskId], rows: list[int]
+) -> list[Placed]:
+    """Let the fleet count these choices."""
+    if not rows:
+        return []
+    ask, presence = asks[0], fleet.presence(asks[0].service)
+    entries: dict[int, Held] = {}
+    nodes: dict[int, NodeId] = {}
+    for row, times in Counter(rows).items():
+        candidate = fleet.columns.rows[row]
+        nodes[row] = candidate.id
+        candidate.take(ask.needs, times)
+        entries[row] = presence.share(ask.on(candidate.id), times)
+        presence.count(candidate.id, row, times)
+    fleet.held.update(zip(tasks, map(entries.__getitem__, rows), strict=False))
+    fleet.columns.taken(np.array(rows, dtype=np.intp), lane.profile.limits)
+    return list(map(Placed, asks, map(nodes.__getitem__, rows)))
 
 
 def _keys(score: Floats, rows: Rows) -> Keys:
