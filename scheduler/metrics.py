@@ -77,6 +77,12 @@ class Metrics:
             ("member",),
             registry=self.registry,
         )
+        self.store_quota = Gauge(
+            "homeport_store_quota_bytes",
+            "What a member's database file may grow to, where it says so.",
+            ("member",),
+            registry=self.registry,
+        )
         self.store_full = Gauge(
             "homeport_store_full",
             "Whether etcd refuses writes for lack of space (alarm NOSPACE).",

@@ -47,15 +47,21 @@ def healed(request):
 
 
 def open_store(etcd, name="t"):
-    options = EtcdOptions(endpoints=etcd.endpoints, prefix=f"/{name}/")
+    files = {
+        "ca_file": str(etcd.ca_file),
+        "cert_file": str(etcd.cert_file),
+        "key_file": str(etcd.key_file),
+    }
+    options = EtcdOptions(
+        endpoints=etcd.endpoints, prefix=f"/{name}/", **(files if etcd.tls else {})
+    )
     return EtcdStore(options, system_randomness())
 
 
 def care_of(store, **options):
-    options = {"leading": lambda: (True, True), "is_on": True} | options
+    options = {"leading": lambda: (True, True), "is_on": True, "metrics": Metrics()} | options
     return Maintenance(
         store,
-        metrics=Metrics(),
         clock=SystemClock(),
         randomness=system_randomness(),
         **options,
@@ -315,6 +321,43 @@ async def test_a_full_etcd_says_so_renews_leases_and_is_made_room_in():
             assert care.conditions == ()
             await store.commit([Write("filler", b"x" * 200_000)])
             assert max(status.size_bytes for status in care.statuses) < 4_000_000
+        finally:
+            await store.close()
+
+
+@pytest.mark.parametrize("is_tls", [False, True], ids=["plain", "with certificates"])
+async def test_a_member_that_fills_up_is_told_before_it_is_full(is_tls):
+    with Etcd(quota_bytes=16_000_000, tls=is_tls) as etcd:
+        store = open_store(etcd, "filling")
+        try:
+            metrics = Metrics()
+            care = care_of(store, is_on=False, metrics=metrics)
+            said, shares = [], []
+            for n in range(100):
+                await care.look()
+                (status,) = care.statuses
+                assert status.quota_bytes == 16_000_000
+                shares.append(status.size_bytes / 16_000_000)
+                said.append(next(iter(care.conditions), ""))
+                if shares[-1] > 0.8:
+                    break
+                with contextlib.suppress(Ambiguous):  # on a busy machine some are slow
+                    await store.commit([Write("filler", bytes([n]) * 400_000)])
+                await asyncio.sleep(0.2)  # etcd's file grows ten times a second: not in one leap
+            for share, sentence in zip(shares, said, strict=True):
+                told = [word for word in ("60 %", "80 %") if word in sentence]
+                assert told == (["80 %"] if share > 0.8 else ["60 %"] if share > 0.6 else [])
+            assert {"60 %" in each for each in said} == {True, False}
+            assert "80 %" in said[-1]
+            labels = {"member": etcd.endpoints[0]}
+            quota = metrics.registry.get_sample_value("homeport_store_quota_bytes", labels)
+            assert quota == 16_000_000
+
+            # The way out that the sentence names.
+            etcd.ctl("compact", str(etcd.revision()))
+            etcd.retried(lambda: etcd.ctl("defrag"))
+            await care.look()
+            assert care.conditions == ()
         finally:
             await store.close()
 

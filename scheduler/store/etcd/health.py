@@ -19,6 +19,10 @@ _SAFE_PROGRESS = {(3, 4): (3, 4, 25), (3, 5): (3, 5, 8)}
 """From these on a progress notification never comes ahead of the events that it speaks of."""
 
 
+FILLING = (0.8, 0.6)
+"""Shares of its quota at which a member is warned of, the worst first."""
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Alarm:
     """What stands until somebody takes it back; every member tells those of all."""
@@ -38,6 +42,7 @@ class MemberStatus:
     revision: int = 0
     size_bytes: int = 0  # of its file
     used_bytes: int = 0  # of that, what would be left after a defragmentation
+    quota_bytes: int = 0  # what its file may grow to; 0: it does not say
     alarms: frozenset[Alarm] = frozenset()
     is_learner: bool = False
     trouble: str = ""
@@ -115,4 +120,23 @@ def conditions(statuses: Sequence[MemberStatus]) -> tuple[str, ...]:
             )
         else:
             found.append(f"etcd has raised the alarm {alarm}")
+    if not any(alarm.kind == NO_SPACE for each in statuses for alarm in each.alarms):
+        found += [_filling(each, passed) for each in statuses if (passed := passed_by(each))]
     return tuple(found)
+
+
+def passed_by(status: MemberStatus) -> float:
+    """The highest of `FILLING` that this member's file has passed; 0: none, or none is known."""
+    passed = (share for share in FILLING if status.size_bytes > share * status.quota_bytes)
+    return next(passed, 0.0) if status.quota_bytes else 0.0
+
+
+def _filling(status: MemberStatus, passed: float) -> str:
+    # No more numbers than these: a sentence that changes is told again.
+    return (
+        f"etcd member {status.url} has filled more than {passed * 100:.0f} % of its quota of"
+        f" {status.quota_bytes / 2**20:.0f} MiB, and when it is full nothing can be written: forget"
+        f" its history (etcdctl compact REVISION) and defragment it (etcdctl defrag --endpoints"
+        f" {status.url}); where that frees too little, start all members with a larger"
+        " --quota-backend-bytes"
+    )

@@ -28,6 +28,7 @@ from scheduler.store.etcd.health import (
     version_warning,
 )
 from scheduler.store.etcd.member import Member
+from scheduler.store.etcd.quota import quota_bytes
 from scheduler.store.etcd.shell import EtcdStore
 from scheduler.store.etcd.upkeep import (
     Action,
@@ -41,6 +42,8 @@ from scheduler.store.etcd.upkeep import (
 
 LOOK_SECONDS = 10.0
 STATUS_SECONDS = 2.0
+QUOTA_SECONDS = 600.0
+"""How long a member's quota is believed; it changes only with a restart."""
 DEFRAGMENT_SECONDS = 300.0
 """A member rewrites its file, tens of MB per second on a slow disk."""
 ORPHANED_SECONDS = 30.0
@@ -85,6 +88,7 @@ class Maintenance:
         self._warned: set[tuple[str, str]] = set()
         self._told: tuple[str, ...] = ()
         self._leaderless_since: float | None = None
+        self._quotas: dict[str, tuple[float, int]] = {}  # url -> (boot time, bytes)
 
     @property
     def conditions(self) -> tuple[str, ...]:
@@ -136,14 +140,14 @@ class Maintenance:
     async def _ask(self, member: Member) -> MemberStatus:
         connection = self._store.connection
         if not await member.ready(STATUS_SECONDS):
-            return MemberStatus(url=member.url, trouble="no connection in time")
+            return self._silent(member, "no connection in time")
         try:
             answer = await member.status(STATUS_SECONDS, connection.token)
         except grpc.aio.AioRpcError as error:
             verdict = connection.judged(error)
             if verdict.kind is Kind.OUTDATED:
                 connection.forget_token()
-            return MemberStatus(url=member.url, trouble=verdict.why)
+            return self._silent(member, verdict.why)
         if answer.leader:
             connection.recovered(member)
         return MemberStatus(
@@ -154,9 +158,23 @@ class Maintenance:
             revision=answer.header.revision,
             size_bytes=answer.dbSize,
             used_bytes=answer.dbSizeInUse or answer.dbSize,
+            quota_bytes=await self._quota(member),
             alarms=alarms_in(answer.errors),
             is_learner=answer.isLearner,
         )
+
+    def _silent(self, member: Member, why: str) -> MemberStatus:
+        self._quotas.pop(member.url, None)  # it may come back with another
+        return MemberStatus(url=member.url, trouble=why)
+
+    async def _quota(self, member: Member) -> int:
+        now = self._clock.boottime()
+        asked, known = self._quotas.get(member.url, (now - QUOTA_SECONDS, 0))
+        if now - asked < QUOTA_SECONDS:
+            return known
+        found = await quota_bytes(member.url, self._store.connection.options, STATUS_SECONDS)
+        self._quotas[member.url] = (now, found)
+        return found
 
     def _tell(self) -> None:
         for each in self.statuses:
@@ -164,6 +182,8 @@ class Maintenance:
             if not each.trouble:
                 self._metrics.store_size.labels(each.url).set(each.size_bytes)
                 self._metrics.store_used.labels(each.url).set(each.used_bytes)
+            if each.quota_bytes:
+                self._metrics.store_quota.labels(each.url).set(each.quota_bytes)
             warning = version_warning(each.url, each.version)
             if warning and (each.url, each.version) not in self._warned:
                 self._warned.add((each.url, each.version))

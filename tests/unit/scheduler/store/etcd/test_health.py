@@ -55,6 +55,31 @@ def test_alarms_are_read_off_the_errors_of_a_status():
     assert alarms_in(errors) == {Alarm(8211, "NOSPACE"), Alarm(1, "CORRUPT")}
 
 
+@pytest.mark.parametrize(
+    ("size", "passed"), [(60, ""), (61, "60 %"), (80, "60 %"), (81, "80 %"), (100, "80 %")]
+)
+def test_a_member_that_fills_up_is_told_with_the_ways_out(size, passed):
+    filling = status("a", size_bytes=size << 20, quota_bytes=100 << 20)
+    said = conditions([filling, status("b", size_bytes=1 << 20, quota_bytes=100 << 20)])
+    assert len(said) == bool(passed)
+    for sentence in said:
+        assert f"http://a:2379 has filled more than {passed} of its quota of 100 MiB" in sentence
+        for way in ("etcdctl compact", "etcdctl defrag", "--quota-backend-bytes"):
+            assert way in sentence
+
+
+def test_without_a_known_quota_no_size_is_too_much():
+    assert conditions([status("a", size_bytes=1 << 40)]) == ()
+
+
+def test_a_full_database_is_told_once():
+    full = status(
+        "a", size_bytes=99, quota_bytes=100, alarms=frozenset({Alarm(ord("a"), "NOSPACE")})
+    )
+    (sentence,) = conditions([full])
+    assert "NOSPACE" in sentence
+
+
 def test_of_members_that_are_well_there_is_nothing_to_say():
     assert conditions([status("a"), status("b"), status("c")]) == ()
 
