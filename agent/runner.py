@@ -190,8 +190,7 @@ class Runner:
             case Step.STOP:
                 await self._stop()
             case Step.REMOVE:
-                await self._means.runtime.remove(self.task)
-                self.seen = None
+                await self._remove()
             case Step.FORGET:
                 self.is_gone = True
             case Step.WAIT:
@@ -244,7 +243,7 @@ class Runner:
                         assert self._work is not None  # prepared with it
                         self.seen = await self._means.runtime.create(self._work)
                     else:
-                        self.seen = await self._means.runtime.start(self.task)
+                        self.seen = await self._start()
                         self._set(steps.started(self.record))
             except Rejected as error:
                 self._refused(error)
@@ -256,6 +255,48 @@ class Runner:
             now_ms = self._now().boot_ms
             self._late_look_ms = now_ms + int(LATE_LOOK_SECONDS * 1000)
             self._late_look_until_ms = now_ms + int(LATE_LOOK_MAX_SECONDS * 1000)
+
+    async def _start(self) -> Seen:
+        self._set(steps.asked(self.record))
+        start = self._means.runtime.start(self.task)
+        try:
+            return await (self._while_leased(start) if self.needs_lease else start)
+        except (Rejected, Gone):
+            self._set(steps.answered(self.record))
+            raise
+
+    async def _while_leased(self, start: Awaitable[Seen]) -> Seen:
+        """Wait for the start no longer than the lease lasts: then it is to be undone."""
+        loop, limit = asyncio.get_running_loop(), asyncio.timeout(None)
+        timer: asyncio.TimerHandle | None = None
+
+        def look() -> None:
+            nonlocal timer
+            if self._may_run():
+                timer = loop.call_later(LEASE_LOOK_SECONDS, look)
+            else:
+                limit.reschedule(loop.time())
+
+        try:
+            async with limit:
+                look()
+                return await start
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise Unavailable("the lease ends, and the start was not answered") from None
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+    async def _remove(self) -> None:
+        """Remove the container: it is to go, or a start of it may still take place."""
+        if self._desired is Desired.RUNNING:
+            log.warning("removes a container whose start was not answered", task=self.task)
+            self._announce("StartUndone", "the engine did not answer; the container is made anew")
+        await self._means.runtime.remove(self.task)
+        self.seen = None
+        self._set(steps.removed(self.record))
 
     async def _stop(self) -> None:
         grace = self._grace_seconds()
@@ -392,6 +433,7 @@ class Runner:
             may_start=not waits_for,
             waits_for=waits_for,
             may_run=may_run,
+            needs_lease=self.needs_lease,
         )
 
     def _may_run(self) -> bool:

@@ -5,7 +5,9 @@ remembers (the record, which is journalled), and names one step. The runner does
 tells what came of it through `started`, `rejected` and `vanished`. Two things a newcomer
 would get wrong: an end is counted once, so the record remembers which end it has counted
 (an exited container looks the same before and after its next start failed to happen);
-and within one attempt the state reported never moves back, whatever has to be redone.
+within one attempt the state reported never moves back, whatever has to be redone; and a
+start that nobody answered is not one that did not take place: it may, until the container
+is gone (`may_still_start`).
 """
 
 from __future__ import annotations
@@ -64,6 +66,7 @@ class Record:
     lapses: int = 0  # ends for want of a lease
     prepared: bool = False
     started: bool = False  # a start of this attempt has succeeded
+    open_starts: int = 0  # starts of this container that were asked for and not answered
     retry_at_ms: int = 0  # boot time; 0: at once
     running_since_ms: int = 0  # boot time
     end_counted: str = ""  # the container and time of the last end that was counted
@@ -88,6 +91,7 @@ class Wish:
     may_start: bool = True
     waits_for: str = ""  # what it may not be started without
     may_run: bool = True  # False: it needs a lease, and that is about to end
+    needs_lease: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,16 +115,47 @@ def next_step(wish: Wish, seen: Seen | None, record: Record, now: Now, jitter: f
         return _without_container(wish, record, now, jitter)
     match seen.phase:
         case Phase.CREATED:
-            return _start_when_due(wish, record, now)
+            return _start_when_due(wish, seen, record, now)
         case Phase.RUNNING | Phase.PAUSED:
             return _while_alive(wish, seen, record, now)
         case Phase.EXITED:
             return _after_exit(wish, seen, record, now, jitter)
 
 
+def asked(record: Record) -> Record:
+    """The runtime is being asked to start the container."""
+    return replace(record, open_starts=record.open_starts + 1)
+
+
+def answered(record: Record) -> Record:
+    """It has answered, whatever it said: this start is over."""
+    return replace(record, open_starts=max(0, record.open_starts - 1))
+
+
 def started(record: Record) -> Record:
     """The runtime has started the container: whatever end is seen now is this attempt's."""
-    return replace(record, started=True, rejections=0)
+    return replace(answered(record), started=True, rejections=0)
+
+
+def removed(record: Record) -> Record:
+    """We have removed the container, and with it what might have started it yet."""
+    return replace(record, open_starts=0, prepared=False)
+
+
+def taken_over(record: Record, seen: Seen | None) -> Record:
+    """An agent before this one had the task, and may have died while it asked for a start."""
+    if seen is None or is_alive(seen):
+        return record
+    return replace(record, open_starts=max(1, record.open_starts))
+
+
+def may_still_start(seen: Seen | None, record: Record) -> bool:
+    """Whether a container that does not run may come up without being asked for again.
+
+    An engine that was slow or stopped does later what nobody waits for any more; of a
+    container that is gone it cannot.
+    """
+    return seen is not None and not is_alive(seen) and record.open_starts > 0
 
 
 def rejected(record: Record, sentence: str, now: Now, jitter: float) -> Record:
@@ -134,7 +169,7 @@ def rejected(record: Record, sentence: str, now: Now, jitter: float) -> Record:
 
 def vanished(wish: Wish, record: Record, now: Now, jitter: float) -> Record:
     """The container was removed by somebody else: make it anew, as the next attempt."""
-    record = replace(record, prepared=False)
+    record = removed(record)
     return _count_end(wish, record, None, "the container was removed by hand", now, jitter)
 
 
@@ -143,6 +178,7 @@ def rebooted(wish: Wish, record: Record, seen: Seen | None, now: Now) -> Record:
 
     What had ended well stays ended: an exit code of 0 is never a power cut's doing.
     """
+    record = replace(record, open_starts=0)  # the engine has forgotten, too
     if record.state in TERMINAL or is_alive(seen):
         return replace(record, running_since_ms=now.boot_ms, retry_at_ms=0)
     if seen is not None and _is_done(wish, seen.exit_code):
@@ -217,7 +253,11 @@ def _without_container(wish: Wish, record: Record, now: Now, jitter: float) -> D
     return Decision(step=Step.CREATE, record=_reach(record, S.STARTING, now))
 
 
-def _start_when_due(wish: Wish, record: Record, now: Now) -> Decision:
+def _start_when_due(wish: Wish, seen: Seen, record: Record, now: Now) -> Decision:
+    if may_still_start(seen, record) and _is_made_anew(wish, seen):
+        if record.state is S.RUNNING:
+            record = _next_attempt(record)
+        return Decision(step=Step.REMOVE, record=record)
     if now.boot_ms < record.retry_at_ms:
         return Decision(step=Step.WAIT, record=record, until_ms=record.retry_at_ms)
     if record.state in (S.BACKOFF, S.RUNNING):
@@ -225,6 +265,16 @@ def _start_when_due(wish: Wish, record: Record, now: Now) -> Decision:
     if not wish.may_start:
         return _wait_to_start(wish, record, now)
     return Decision(step=Step.START, record=_reach(record, S.STARTING, now))
+
+
+def _is_made_anew(wish: Wish, seen: Seen) -> bool:
+    """Whether the container goes whose start was not answered; any other is started again.
+
+    What needs the lease might come up when that is over and the task runs elsewhere, and a
+    job when it has run already. Neither loses much with its container, and one that never ran
+    nothing at all.
+    """
+    return seen.phase is Phase.CREATED or wish.needs_lease or wish.is_job
 
 
 def _wait_to_start(wish: Wish, record: Record, now: Now) -> Decision:
@@ -259,12 +309,12 @@ def _after_exit(wish: Wish, seen: Seen, record: Record, now: Now, jitter: float)
     is_counted = _end_of(seen) == record.end_counted and not record.started
     if record.state is not S.BACKOFF and not is_counted:
         if is_leases_doing(wish, seen, record):
-            return _start_when_due(wish, _lapsed(record, seen, now), now)
+            return _start_when_due(wish, seen, _lapsed(record, seen, now), now)
         record = replace(record, end_counted=_end_of(seen))
         record = _count_end(wish, record, seen, _ending(seen, record), now, jitter)
         if record.state in TERMINAL:
             return Decision(step=Step.WAIT, record=record)
-    return _start_when_due(wish, record, now)
+    return _start_when_due(wish, seen, record, now)
 
 
 def is_leases_doing(wish: Wish, seen: Seen, record: Record) -> bool:
@@ -331,6 +381,9 @@ def _towards_the_end(wish: Wish, seen: Seen | None, record: Record, now: Now) ->
     if record.state not in TERMINAL:
         if seen is not None and seen.phase is Phase.EXITED:
             record = replace(record, exit_code=seen.exit_code, oom_killed=seen.oom_killed)
+        if may_still_start(seen, record):
+            # Who hears of the end gives its room, its port and its slot to another.
+            return Decision(step=Step.REMOVE, record=record)
         record = _ended(replace(record, message="stopped"), S.SHUTDOWN, now)
     if wish.desired is not Desired.REMOVED:
         return Decision(step=Step.WAIT, record=record)
@@ -357,6 +410,8 @@ def _running(record: Record, seen: Seen, now: Now) -> Record:
         record,
         state=S.RUNNING,
         started=True,
+        # The only one there was has taken place; of several nobody knows which.
+        open_starts=record.open_starts if record.started or record.open_starts > 1 else 0,
         rejections=0,
         message="",
         exit_code=None,

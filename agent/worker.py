@@ -216,6 +216,8 @@ class Worker:
             spec = work.generation.spec
             wish = steps.Wish(desired=desired, restart=spec.restart, is_job=spec.mode.is_job)
             record = steps.rebooted(wish, record, seen, self._now())
+        else:
+            record = steps.taken_over(record, seen)
         if seen is None:
             record = replace(record, prepared=False)
         if (told := self._told.pop(task, None)) is not None:

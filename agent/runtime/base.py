@@ -232,7 +232,10 @@ class Runtime(Protocol):
         ...
 
     async def start(self, task: TaskId) -> Seen:
-        """Start the created or exited container. Raises Rejected, Gone, Unavailable."""
+        """Start the created or exited container. Raises Rejected, Gone, Unavailable.
+
+        After Unavailable it may still take place, as long as the container is there.
+        """
         ...
 
     async def stop(self, task: TaskId, grace_seconds: float) -> Seen | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from typing import NoReturn
 
 from agent.runtime.base import (
     EngineFacts,
@@ -124,6 +125,9 @@ class SimulatedRuntime:
         if container.script.fail_start:
             raise Rejected(container.script.fail_start)
         if container.phase not in (Phase.RUNNING, Phase.PAUSED):
+            if self._engine.late_seconds:
+                self._engine.start_late(container)
+                await self._hang()
             self._engine.begin(container)
         return self._seen(container)
 
@@ -251,10 +255,13 @@ class SimulatedRuntime:
 
     async def _enter(self, task: TaskId | None = None) -> None:
         if self._engine.is_hanging or (task is not None and task in self._engine.hanging):
-            await asyncio.sleep(CALL_SECONDS)
-            raise Unavailable(f"the engine did not answer within {CALL_SECONDS:g} s")
+            await self._hang()
         if self._engine.outage:
             raise Unavailable(self._engine.outage)
+
+    async def _hang(self) -> NoReturn:
+        await asyncio.sleep(CALL_SECONDS)
+        raise Unavailable(f"the engine did not answer within {CALL_SECONDS:g} s")
 
     def _find(self, task: TaskId) -> SimulatedContainer | None:
         container = self._engine.find(task)

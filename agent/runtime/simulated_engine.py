@@ -18,6 +18,7 @@ a script says will happen by itself has one; the rest is computed when somebody 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
@@ -118,6 +119,8 @@ class SimulatedEngine:
         self.outage = ""  # not empty: every call raises Unavailable with this sentence
         self.is_hanging = False  # every call takes its whole deadline, then raises Unavailable
         self.hanging: set[TaskId] = set()  # the same for calls about these containers only
+        self.late_seconds = 0.0  # not 0: so late a start takes place, whether or not it is awaited
+        self._boots = 0
         self._containers: dict[TaskId, SimulatedContainer] = {}
         self._listeners: list[Listener] = []
         self._bound: dict[tuple[int, str], TaskId] = {}
@@ -131,11 +134,13 @@ class SimulatedEngine:
         self.outage = ""
         self.is_hanging = False
         self.hanging.clear()
+        self.late_seconds = 0.0
         for listener in self._listeners:
             listener.tell(RuntimeEvent(task=None, action="connected"))
 
     def reboot(self) -> None:
         """Power off and on: nothing runs any more, and nobody was told."""
+        self._boots += 1
         for container in self._containers.values():
             if container.phase in (Phase.RUNNING, Phase.PAUSED):
                 self._end(container, 255, is_told=False)
@@ -227,6 +232,22 @@ class SimulatedEngine:
             self._say(container, f"{line}\n".encode())
         for line in script.log_error.splitlines():
             self._say(container, f"{line}\n".encode(), is_stderr=True)
+
+    def start_late(self, container: SimulatedContainer) -> None:
+        """Start it after `late_seconds`, if it and this boot of the machine last so long."""
+        asyncio.get_running_loop().call_later(
+            self.late_seconds, self._begin_late, container, self._boots, context=self._context
+        )
+
+    def begin_late(self, container: SimulatedContainer) -> None:
+        """What was asked for takes place, and nobody hears whether it can."""
+        with contextlib.suppress(Rejected):
+            self.begin(container)
+
+    def _begin_late(self, container: SimulatedContainer, boots: int) -> None:
+        is_there = self.find(container.task) is container and boots == self._boots
+        if is_there and container.phase not in (Phase.RUNNING, Phase.PAUSED):
+            self.begin_late(container)
 
     def stop(self, container: SimulatedContainer, exit_code: int) -> None:
         """The container's process ends because of a signal."""

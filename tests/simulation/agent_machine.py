@@ -18,12 +18,13 @@ from agent.keylog import JournalDamaged
 from agent.lease import Lease
 from agent.observer import Observer, Tasks
 from agent.reporter import Reporter
+from agent.runtime.simulated import SimulatedRuntime
 from agent.session import Desk, Goodbye, Sessions
 from agent.worker import Worker
 from homeport.model import Inventory
 from homeport.spec import Driver, Resources
 from tests.simulation.disk import Disk, Identities
-from tests.simulation.engine import GIB, WatchedEngine, WatchedRuntime
+from tests.simulation.engine import GIB, WatchedEngine
 from tests.simulation.guard_machine import Guards, SimulatedBoard
 from tests.simulation.links import Transport
 from tests.simulation.machine import Machine
@@ -87,7 +88,7 @@ class AgentMachine(Machine):
             boot_id=boot_id,
             inventory=machine.inventory(None),
         )
-        runtime = WatchedRuntime(self.engine, identity.cluster_id)
+        runtime = SimulatedRuntime(self.engine, identity.cluster_id)
         self.engine.cluster = identity.cluster_id
         journal = self._open_journal()
         reporter, lease = Reporter(), Lease()

@@ -5,11 +5,7 @@ That an agent *asks* for it is one (it needs a word for that), that its process 
 another (until then it counts as alive, on this node and no other).
 """
 
-import asyncio
-import contextlib
-
-from agent.runtime.base import Phase, Rejected, Unavailable
-from agent.runtime.simulated import CALL_SECONDS, SimulatedRuntime
+from agent.runtime.base import Phase
 from agent.runtime.simulated_engine import (
     KILLED,
     SimulatedContainer,
@@ -31,11 +27,8 @@ class WatchedEngine(SimulatedEngine):
         self.cluster = ""
         self.well_since = 0.0  # true time
         self.started = {}  # task -> true time of its container's last start
-        self.late_seconds = 0.0
-        """Not 0: a start is not answered in time, and takes place so much later after all."""
 
     def recover(self):
-        self.late_seconds = 0.0
         self.well_since = self.machine.world.loop.now
         super().recover()
 
@@ -52,12 +45,10 @@ class WatchedEngine(SimulatedEngine):
             self.machine.world.checks.unwell(container)
 
     def begin_late(self, container):
-        """What nobody waits for any more."""
-        if self.find(container.task) is container and container.phase is not Phase.RUNNING:
-            self.machine.world.trace.note(f"------ {container.task} starts late")
-            with contextlib.suppress(Rejected):
-                self.begin(container)
-                self.machine.world.checks.unwell(container)  # its agent may want none of it
+        self.machine.world.trace.note(f"------ {container.task} starts late")
+        super().begin_late(container)
+        if container.phase is Phase.RUNNING:
+            self.machine.world.checks.unwell(container)  # its agent may want none of it
 
     def stop(self, container, exit_code):
         self.machine.world.checks.stops(self.machine, container)
@@ -112,20 +103,3 @@ class WatchedEngine(SimulatedEngine):
         for container in self.all():
             if not self.cluster or container.cluster != self.cluster:
                 SimulatedEngine.begin(self, container)
-
-
-class WatchedRuntime(SimulatedRuntime):
-    """A runtime whose engine may do late what it was asked for."""
-
-    def __init__(self, engine, cluster):
-        super().__init__(engine, cluster)
-        self._watched = engine
-
-    async def start(self, task):
-        engine = self._watched
-        container = self._find(task)
-        if engine.late_seconds and container is not None:
-            engine.machine.world.loop.later(engine.late_seconds, engine.begin_late, container)
-            await asyncio.sleep(CALL_SECONDS)
-            raise Unavailable("the engine did not answer in time")
-        return await super().start(task)

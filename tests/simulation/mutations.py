@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 
-from agent import guard, lease as leases, orders as rules
+from agent import guard, lease as leases, orders as rules, steps
 from agent.heartbeat import HeartbeatLane
 from agent.keylog import KeyLog
 from agent.lease import Lease
@@ -434,6 +434,15 @@ def _forgets_answers_by_wall_clocks(patch):
         return decide(self, snapshot)
 
     patch.setattr(answers.Answers, "decide", deciding)
+
+
+@mutation(
+    "a start that was not answered may still take place until its container is gone",
+    "engine starts late",
+    "cut a link",
+)
+def _takes_an_unanswered_start_for_none(patch):
+    patch.setattr(steps, "may_still_start", lambda seen, record: False)
 
 
 @mutation("only a proven leader says no", "pause a scheduler")

@@ -23,11 +23,17 @@ def wish(
     is_job: bool = False,
     may_start: bool = True,
     may_run: bool = True,
+    needs_lease: bool = False,
     **policy: int,
 ) -> Wish:
     restart = RestartPolicy(condition=condition, **policy)
     return Wish(
-        desired=desired, restart=restart, is_job=is_job, may_start=may_start, may_run=may_run
+        desired=desired,
+        restart=restart,
+        is_job=is_job,
+        may_start=may_start,
+        may_run=may_run,
+        needs_lease=needs_lease,
     )
 
 
@@ -290,6 +296,61 @@ def test_after_a_reboot_what_was_killed_starts_at_once_and_what_was_done_does_no
     assert steps.next_step(job, exited(0), done, NOW, 0.5).record.state is S.COMPLETE
 
 
+OPEN = Record(state=S.STARTING, prepared=True, open_starts=1)
+"""A start was asked for, and not answered."""
+
+
+@pytest.mark.parametrize(
+    ("wanted", "what", "step", "state"),
+    [
+        pytest.param(wish(Desired.SHUTDOWN), CREATED, Step.REMOVE, S.STARTING, id="before an end"),
+        pytest.param(wish(Desired.SHUTDOWN), RUNNING, Step.STOP, S.STARTING, id="it came up"),
+        pytest.param(wish(Desired.SHUTDOWN), None, Step.WAIT, S.SHUTDOWN, id="it is gone"),
+        pytest.param(wish(), CREATED, Step.REMOVE, S.STARTING, id="it never ran: made anew"),
+        pytest.param(
+            wish(needs_lease=True, may_run=False, may_start=False), CREATED, Step.REMOVE,
+            S.STARTING, id="the lease is over",
+        ),
+    ],
+)  # fmt: skip
+def test_a_start_that_nobody_answered_is_not_over(
+    wanted: Wish, what: Seen | None, step: Step, state: S
+) -> None:
+    decision = steps.next_step(wanted, what, OPEN, NOW, 0.5)
+    assert (decision.step, decision.record.state) == (step, state)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "step"),
+    [
+        pytest.param(wish(), Step.START, id="what is on an ordinary container is kept"),
+        pytest.param(wish(needs_lease=True), Step.REMOVE, id="what may be moved is made anew"),
+        pytest.param(wish(is_job=True), Step.REMOVE, id="and a job, which must not run twice"),
+    ],
+)
+def test_what_ran_before_and_was_not_answered_now(wanted: Wish, step: Step) -> None:
+    record = replace(OPEN, attempt=2, failures=1, end_counted="c@5")
+    assert steps.next_step(wanted, exited(), record, NOW, 0.5).step is step
+    stopping = steps.next_step(wish(Desired.SHUTDOWN), exited(), record, NOW, 0.5)
+    assert stopping.step is Step.REMOVE
+
+
+def test_a_start_is_over_when_it_is_answered_or_seen_and_not_by_another_ones_answer() -> None:
+    answered = steps.started(steps.asked(FRESH))
+    assert not steps.may_still_start(CREATED, answered)
+    seen_up = steps.next_step(wish(), RUNNING, OPEN, NOW, 0.5).record
+    assert not steps.may_still_start(CREATED, seen_up)
+    again = steps.next_step(wish(), RUNNING, steps.started(steps.asked(OPEN)), NOW, 0.5).record
+    assert steps.may_still_start(CREATED, again), "the first may still come"
+    assert not steps.may_still_start(CREATED, steps.removed(again))
+    assert not steps.may_still_start(CREATED, steps.rebooted(wish(), again, CREATED, NOW))
+
+
+def test_who_takes_a_task_over_does_not_know_what_was_asked_for() -> None:
+    assert steps.may_still_start(CREATED, steps.taken_over(FRESH, CREATED))
+    assert steps.taken_over(FRESH, RUNNING) == steps.taken_over(FRESH, None) == FRESH
+
+
 # ---------------------------------------------------------------- properties
 
 POLICIES = st.builds(
@@ -301,7 +362,18 @@ POLICIES = st.builds(
 )
 TROUBLE = st.lists(
     st.sampled_from(
-        ["exit 0", "exit 1", "oom", "rm by hand", "start by hand", "unhealthy", "refuse", "tick"]
+        [
+            "exit 0",
+            "exit 1",
+            "oom",
+            "rm by hand",
+            "start by hand",
+            "unhealthy",
+            "refuse",
+            "answer nothing",
+            "start late",
+            "tick",
+        ]
     ),
     max_size=20,
 )
@@ -315,6 +387,8 @@ class World:
         self.record = Record()
         self.seen: Seen | None = None
         self.refusals = 0
+        self.silences = 0
+        self.late_starts = 0
         self.now = Now(boot_ms=1_000, wall_ms=1_800_000_000_000)
         self.made = 0
         self.reports: list[tuple[int, S]] = []
@@ -331,9 +405,15 @@ class World:
             case "oom" if alive:
                 self._end(137, oom=True)
             case "rm by hand":
-                self.seen = None
-            case "start by hand" if self.seen is not None and not alive:
+                self._gone()
+            case "start by hand" if self.seen is not None and not alive and not self.late_starts:
                 self._start()
+            case "start late" if self.late_starts:
+                self.late_starts -= 1
+                if not alive:
+                    self._start()
+            case "answer nothing":
+                self.silences += 1
             case "unhealthy" if alive and self.seen is not None:
                 self.seen = replace(self.seen, health=Health.UNHEALTHY)
             case "refuse":
@@ -357,6 +437,8 @@ class World:
     def _do(self, step: Step) -> None:
         if step in (Step.PREPARE, Step.CREATE, Step.START) and self.refusals:
             self.refusals -= 1
+            if step is Step.START:
+                self._set(steps.answered(steps.asked(self.record)))
             self._set(steps.rejected(self.record, "no", self.now, 0.5))
             return
         match step:
@@ -370,12 +452,21 @@ class World:
                 assert self.wish.desired is Desired.RUNNING, "started what should stop"
                 assert self.record.state not in TERMINAL, "started what had ended"
                 self.starts += 1
-                self._start()
-                self._set(steps.started(self.record))
+                self._set(steps.asked(self.record))
+                if self.silences:
+                    self.silences -= 1
+                    self.late_starts += 1
+                else:
+                    self._start()
+                    self._set(steps.started(self.record))
             case Step.STOP:
                 self._end(143)
             case Step.REMOVE:
-                self.seen = None
+                self._gone()
+                self._set(steps.removed(self.record))
+
+    def _gone(self) -> None:
+        self.seen, self.late_starts = None, 0
 
     def _start(self) -> None:
         assert self.seen is not None
@@ -402,6 +493,8 @@ class World:
 
     def _set(self, record: Record) -> None:
         before, self.record = self.record, record
+        if record.state is S.SHUTDOWN or (self.wish.is_job and record.state in TERMINAL):
+            assert not self.late_starts, "it is told to have ended, and may come up"
         told = (record.attempt, record.state)
         if record.state is S.ASSIGNED or (self.reports and self.reports[-1] == told):
             return
