@@ -65,8 +65,8 @@ def is_placeable(fleet: Fleet, ask: Ask) -> bool:
 
 def _kinds(batch: Sequence[Ask]) -> Iterable[list[Ask]]:
     """The asks in the defined order, those of one kind that follow each other together."""
-    if len(batch) == 1:
-        return [list(batch)]
+    if len(batch) < 2:
+        return [list(batch)] if batch else []
     groups: dict[tuple[int, str, str], list[Ask]] = {}
     last, group, mixed = batch[0], [], False
     for ask in batch:

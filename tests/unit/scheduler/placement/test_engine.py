@@ -38,6 +38,10 @@ def test_ties_go_to_the_lowest_name():
     assert engine.place(world.fleet, [ask(world, world.apply(spec("web")))])[0].node == "node-a"
 
 
+def test_nothing_asked_is_nothing_answered():
+    assert engine.place(world_of("a").fleet, []) == []
+
+
 def test_tasks_of_a_service_spread_over_nodes():
     world = world_of("a", "b", "c")
     service = world.apply(spec("web"))
