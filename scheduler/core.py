@@ -71,7 +71,7 @@ class Core:
         is the cluster that this scheduler worked for before.
         """
         self._store = store = ForwardStore(store)
-        self.mirror = Mirror(store)
+        self.mirror = Mirror(store, on_rewritten=store.condemn)
         self.lanes = Lanes()
         self.control = ControlService(
             images=images, store=store, mirror=self.mirror, clock=clock, address=me.address

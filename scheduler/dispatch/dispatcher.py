@@ -15,7 +15,16 @@ import structlog
 
 from homeport import codec
 from homeport.lifecycle import TERMINAL
-from homeport.model import Inventory, Node, NodeId, NodeState, OrderId, Task, TaskStatus
+from homeport.model import (
+    Cluster,
+    Inventory,
+    Node,
+    NodeId,
+    NodeState,
+    OrderId,
+    Task,
+    TaskStatus,
+)
 from homeport.seams import Refused, Stream, identifier
 from homeport.v1 import dispatcher_pb2
 from scheduler.cluster import keys
@@ -176,6 +185,10 @@ class Dispatcher:
                     session.mark(record.id)
             elif isinstance(record, Node):
                 self._node_committed(record, change)
+            elif isinstance(record, Cluster) and _begins_anew(change):
+                # Also what no record changes is another now: fence tokens carry the incarnation.
+                for session in self.sessions.values():
+                    session.tell_all_again()
 
     def _node_committed(self, node: Node, change: MirrorChange) -> None:
         if change.new is None:
@@ -476,6 +489,14 @@ def may_judge(authority: Authority, late_seconds: float, timers: Timers) -> bool
 def _shown(node: Liveness) -> tuple[object, ...]:
     """What a change of which is news."""
     return node.state, node.reported, node.session, node.unfenced
+
+
+def _begins_anew(change: MirrorChange) -> bool:
+    """Whether this is the beginning of another incarnation."""
+    old, new = change.old, change.new
+    return (
+        isinstance(old, Cluster) and isinstance(new, Cluster) and new.incarnation != old.incarnation
+    )
 
 
 def _task(value: keys.Stored | None) -> Task | None:

@@ -38,6 +38,11 @@ class ForwardStore:
         await self._swapped.wait()
         return WentBack(self._why)
 
+    def condemn(self, why: str) -> None:
+        """Somebody has seen otherwise that the store's past was swapped; `why` is a sentence."""
+        self._why = why
+        self._swapped.set()
+
     @property
     def name(self) -> str:
         """See Store."""
@@ -67,12 +72,11 @@ class ForwardStore:
         else:
             self._checks += 1
             if writes or self._checks >= CHECKS:
-                self._why = (
+                self.condemn(
                     f"the store {self.name} went back from revision {before} to {revision}: it was"
                     " restored from a snapshot. This scheduler ends, to read it anew when it is"
                     " started again. Containers run on"
                 )
-                self._swapped.set()
                 raise WentBack(self._why)
         self._seen = max(self._seen, revision)
         return revision

@@ -21,6 +21,7 @@ from homeport.model import Stack
 from scheduler.cluster import drafts, keys
 from scheduler.cluster.tables import Tables
 from scheduler.store.base import Batch, Compacted, Listing, Record, Store, Unavailable
+from scheduler.store.forward import WentBack
 
 LOAD_RECORDS = 200
 """Records decoded at a time: reading a large store takes seconds, and the lease is to be kept."""
@@ -44,12 +45,13 @@ Subscriber = Callable[[Sequence[MirrorChange]], None]
 class Mirror:
     """All stored objects with their indexes, following the store."""
 
-    def __init__(self, store: Store) -> None:
-        """Empty until `start`."""
+    def __init__(self, store: Store, on_rewritten: Callable[[str], object] = str) -> None:
+        """Empty until `start`. `on_rewritten` is told why the store cannot be the one it was."""
         self.tables = Tables()
         self.revision = 0  # everything up to here is in
         self.newest = 0  # the highest revision of which anything is in: orders carry it
         self._store = store
+        self._on_rewritten = on_rewritten
         self._subscribers: list[Subscriber] = []
         # Deletes that we made ahead of the watch: an older put may still be on its way.
         self._deleted: dict[str, int] = {}
@@ -85,7 +87,7 @@ class Mirror:
         self._reached(revision)
 
     async def run(self) -> None:
-        """Follow the store for ever. Raises Unavailable when the store closes."""
+        """Follow the store for ever. Raises WentBack, and Unavailable when the store closes."""
         while True:
             try:
                 async for batch in self._store.watch("", self.revision):
@@ -290,7 +292,8 @@ class Mirror:
 
     async def _take_listing(self, listing: Listing) -> None:
         """See in slices what differs, since others run meanwhile; take it in at once, since they
-        look."""
+        look. Raises WentBack, and takes in nothing then.
+        """
         listed: set[str] = set()
         news: list[Record] = []
         values: dict[tuple[str, bytes], keys.Stored] = {}
@@ -299,7 +302,11 @@ class Mirror:
                 await asyncio.sleep(0)
             listed.add(record.key)
             kind = keys.kind_of(record.key)
-            if kind is None or record.version <= self._known(record.key):
+            if kind is None:
+                continue
+            if record.version < self._known(record.key) <= listing.revision:
+                self._refuse(record, listing.revision)
+            if record.version <= self._known(record.key):
                 continue
             news.append(record)
             try:
@@ -314,3 +321,18 @@ class Mirror:
                 missing.append(key)
         with self.flying(values):
             self._relist(news, missing, listing.revision)
+
+    def _refuse(self, record: Record, revision: int) -> None:
+        """A version that was is gone, and the store is beyond it: no store that goes on does that.
+
+        A snapshot that was restored with its numbers raised does. To take in nothing but what is
+        newer would leave a mirror of two pasts, in which every write conflicts.
+        """
+        why = (
+            f"the store {self._store.name} is at revision {revision} and has {record.key} as of"
+            f" {record.version}, where {self._known(record.key)} was: it was restored from a"
+            " snapshot, and its revisions were raised. This scheduler ends, to read it anew when it"
+            " is started again. Containers run on"
+        )
+        self._on_rewritten(why)
+        raise WentBack(why)

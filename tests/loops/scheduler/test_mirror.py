@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from dataclasses import replace
 
 import pytest
 
@@ -11,6 +12,7 @@ from scheduler.cluster import keys
 from scheduler.cluster.changes import ABSENT, Check, Delete, Put
 from scheduler.store.base import ANY, Ambiguous, Batch, Conflict, StoreChange, TooLarge, Write
 from scheduler.store.commit import Committer
+from scheduler.store.forward import WentBack
 from scheduler.store.memory import MemoryStore
 from scheduler.store.mirror import LOAD_RECORDS, Mirror
 from tests.builders import node
@@ -352,3 +354,26 @@ async def test_what_a_watch_tells_late_does_not_bring_back_what_was_read_to_be_g
     change = StoreChange(keys.key_of(A), codec.encode_record(A), put, put)
     mirror._apply_batch(Batch(put, (change,)))
     assert mirror.tables.nodes() == []
+
+
+@pytest.mark.parametrize("was", ["changed", "deleted"])
+async def test_what_is_older_than_it_was_in_a_store_that_is_beyond_that_is_a_restored_store(was):
+    """As etcd is after `snapshot restore --bump-revision`: its numbers say nothing."""
+    store = MemoryStore(LoopClock())
+    await store.commit([write(A)])
+    snapshot = await store.list("")
+    told = []
+    mirror = Mirror(store, told.append)
+    await mirror.start()
+    own = await store.commit([write(A, snapshot.records[0].version)])
+    mirror.apply_own(own, [(keys.key_of(A), A if was == "changed" else None)])
+    # A member that was paused answers from the past: that is passed over.
+    await mirror._take_listing(snapshot)
+    assert told == []
+    raised = replace(snapshot, revision=1000)
+    with pytest.raises(
+        WentBack, match="is at revision 1000 and has nodes/node-a as of 2, where 3 "
+    ):
+        await mirror._take_listing(raised)
+    assert len(told) == 1
+    assert mirror.revision < 1000, "something was taken in"

@@ -82,6 +82,35 @@ async def with_node(schedulers):
     return leader, follower
 
 
+async def test_a_new_incarnation_is_told_to_agents_that_are_there(schedulers):
+    """Fence tokens carry it: what was told and not yet made is to be made with the higher one."""
+    leader, _ = await with_node(schedulers)
+    order = leader.core.control.lead.authority.order()
+    message = dispatcher_pb2.Hello(
+        cluster_id=order.cluster, node_id=NODE.id, session_id="s", boot_id="b"
+    )
+    stream = Stream()
+
+    async def nothing_more():
+        await asyncio.sleep(10)
+        for each in ():
+            yield each
+
+    session = leader.core.lanes.dispatcher.session(stream, message, nothing_more())
+    async with asyncio.TaskGroup() as background:
+        background.create_task(session)
+        await asyncio.sleep(1)
+        await leader.ask("AcceptRestore", control_pb2.AcceptRestoreRequest(request_id="a"))
+        await asyncio.sleep(1)
+    complete = dispatcher_pb2.Assignments.KIND_COMPLETE
+    told = [
+        sent.assignments.order.incarnation
+        for sent in stream.sent
+        if sent.HasField("assignments") and sent.assignments.kind == complete
+    ]
+    assert told == [1, 2]
+
+
 async def trouble(scheduler):
     answer = await scheduler.ask("GetCluster", control_pb2.GetClusterRequest())
     return answer.store_trouble
