@@ -11,6 +11,7 @@ from homeport.seams import SystemClock, system_randomness
 from scheduler.metrics import Metrics
 from scheduler.store.base import Unavailable, Write
 from scheduler.store.etcd import EtcdOptions, EtcdStore
+from scheduler.store.etcd.certificates import Certificates
 from scheduler.store.etcd.maintenance import Maintenance
 from tests.testbed.etcd import PASSWORD, Etcd
 from tests.testbed.proxy import Wire
@@ -123,6 +124,67 @@ async def test_a_certificate_that_cannot_be_read_is_named_at_once(secure, tmp_pa
         with pytest.raises(Unavailable, match=str(path)):
             async with opened(secure, ca_file=str(path)):
                 pass
+
+
+async def test_renewed_certificates_are_taken_up_without_a_restart():
+    with Etcd(tls=True) as etcd:
+        async with opened(etcd) as store:
+            revision = await store.commit([Write("a", b"1")])
+            watch = store.watch("a", revision)
+            told = asyncio.create_task(next_value(watch))
+            etcd.renew_certificates()
+            etcd.members[0].restart()  # knows nobody any more who shows an old one
+
+            await store.commit([Write("a", b"2")])
+            assert await told == b"2"
+
+
+async def test_a_certificate_that_a_member_does_not_take_yet_ends_nothing():
+    with Etcd(tls=True) as etcd:
+        async with opened(etcd) as store:
+            care = care_of(store)
+            await store.commit([Write("a", b"1")])
+            await care.look()
+            assert care.conditions == ()
+
+            etcd.renew_certificates()  # the member trusts the old authority until its restart
+            await care.look()
+            (sentence,) = care.conditions
+            assert f"{etcd.endpoints[0]} does not take our renewed certificate" in sentence
+            await store.commit([Write("a", b"2")])
+
+            etcd.members[0].restart()
+            await store.commit([Write("a", b"3")])
+            await care.look()
+            assert care.conditions == ()
+
+
+async def test_a_certificate_without_its_key_is_not_taken_up(secure, tmp_path):
+    files = {"cert_file": tmp_path / "cert.pem", "key_file": tmp_path / "key.pem"}
+    files["cert_file"].write_bytes(secure.cert_file.read_bytes())
+    files["key_file"].write_bytes(secure.key_file.read_bytes())
+    certificates = Certificates(
+        EtcdOptions(
+            endpoints=secure.endpoints,
+            ca_file=str(secure.ca_file),
+            **{name: str(path) for name, path in files.items()},
+        )
+    )
+    assert not certificates.look()
+    issued = trustme.CA().issue_cert("homeport")
+    before = certificates.credentials
+
+    files["cert_file"].unlink()
+    assert not certificates.look()
+    issued.cert_chain_pems[0].write_to_path(files["cert_file"])
+    assert not certificates.look()
+    assert (certificates.edition, certificates.credentials) == (0, before)
+
+    issued.private_key_pem.write_to_path(files["key_file"])
+    assert certificates.look()
+    assert certificates.edition == 1
+    assert certificates.credentials is not before
+    assert not certificates.look()
 
 
 # ------------------------------------------------------------------ users

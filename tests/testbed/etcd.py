@@ -302,6 +302,13 @@ class Etcd:
         status = next(filter(None, (member.status() for member in self.members)))
         return int(status["header"]["revision"])
 
+    def renew_certificates(self) -> None:
+        """New certificates of a new authority, in the same files.
+
+        A member shows its new one at once, and trusts the new authority once it was restarted.
+        """
+        self._make_certificates()
+
     def retried(
         self, work: Callable[[], object], *, deadline_seconds: float = _START_SECONDS
     ) -> None:

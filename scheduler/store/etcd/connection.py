@@ -21,8 +21,9 @@ from aetcd.rpc import rpc_pb2
 
 from homeport.seams import Randomness, jittered
 from scheduler.store.base import Ambiguous, Unavailable
+from scheduler.store.etcd.certificates import Certificates
 from scheduler.store.etcd.faults import Kind, Verdict, judge
-from scheduler.store.etcd.member import Member, credentials_of
+from scheduler.store.etcd.member import Member
 from scheduler.store.etcd.options import EtcdOptions
 
 CALL_SECONDS = 3.5
@@ -61,8 +62,8 @@ class Connection:
     def __init__(self, options: EtcdOptions, randomness: Randomness) -> None:
         """Raises Unavailable when a certificate cannot be read."""
         self.options = options
-        credentials = credentials_of(options)
-        self.members = tuple(Member(url, credentials) for url in options.endpoints)
+        certificates = Certificates(options)
+        self.members = tuple(Member(url, certificates) for url in options.endpoints)
         self._randomness = randomness
         self._preferred = 0
         self.token = ""

@@ -88,12 +88,18 @@ class Maintenance:
         self._warned: set[tuple[str, str]] = set()
         self._told: tuple[str, ...] = ()
         self._leaderless_since: float | None = None
+        self._outdated: dict[str, str] = {}  # url -> why our new certificate is not taken up
         self._quotas: dict[str, tuple[float, int]] = {}  # url -> (boot time, bytes)
 
     @property
     def conditions(self) -> tuple[str, ...]:
         """What is wrong with the store, a sentence each."""
-        return conditions(self.statuses)
+        outdated = (
+            f"etcd member {url} does not take our renewed certificate, and serves us as long as the"
+            f" connection stands that the old one opened: {why}"
+            for url, why in sorted(self._outdated.items())
+        )
+        return (*conditions(self.statuses), *outdated)
 
     async def run(self) -> None:
         """Look and act for ever."""
@@ -108,6 +114,7 @@ class Maintenance:
 
     async def look(self) -> bool:
         """Ask all members, tell what changed, do at most one thing; whether something was done."""
+        await self._renew()
         self.statuses = await self._ask_all()
         self._tell()
         if not self._is_on or not self._may_act():
@@ -130,6 +137,14 @@ class Maintenance:
         return waited and bool(full_members(self.statuses))
 
     # ------------------------------------------------------------------ looking
+
+    async def _renew(self) -> None:
+        """Take up certificates whose files have changed, one member after the other."""
+        for member in self._store.connection.members:
+            if why := await member.renew(STATUS_SECONDS):
+                self._outdated[member.url] = why
+            else:
+                self._outdated.pop(member.url, None)
 
     async def _ask_all(self) -> tuple[MemberStatus, ...]:
         members = self._store.connection.members

@@ -9,14 +9,12 @@ before, and everything that fails later counts as possibly sent.
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 from typing import Any
 
 import grpc
 from aetcd.rpc import rpc_pb2, rpc_pb2_grpc
 
-from scheduler.store.base import Unavailable
-from scheduler.store.etcd.options import EtcdOptions
+from scheduler.store.etcd.certificates import Certificates
 
 _CHANNEL_OPTIONS = (
     ("grpc.keepalive_time_ms", 6_000),  # etcd ends connections that ask more often than 5 s
@@ -35,30 +33,45 @@ _CHANNEL_OPTIONS = (
 )
 
 
+_UNANSWERED = (
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.CANCELLED,
+)
+
+
 class Member:
     """How we reach one endpoint."""
 
-    def __init__(self, url: str, credentials: grpc.ChannelCredentials | None) -> None:
+    def __init__(self, url: str, certificates: Certificates) -> None:
         """Make the channel; it connects when it is first used."""
         self.url = url
+        self._certificates = certificates
+        self._retired: grpc.aio.Channel | None = None
         self.trouble = ""
         """Why its last call failed; empty while it serves."""
         self.version = ""
         """Of its etcd, as of its last status."""
         self.rests = False
         """Asked only when there is nobody else: it is being defragmented."""
-        target = "dns:///" + url.partition("://")[2]
-        self.channel = (
-            grpc.aio.insecure_channel(target, options=_CHANNEL_OPTIONS)
-            if credentials is None
-            else grpc.aio.secure_channel(target, credentials, options=_CHANNEL_OPTIONS)
-        )
-        self.kv: Any = rpc_pb2_grpc.KVStub(self.channel)
-        self.watch: Any = rpc_pb2_grpc.WatchStub(self.channel)
-        self.lease: Any = rpc_pb2_grpc.LeaseStub(self.channel)
-        self.auth: Any = rpc_pb2_grpc.AuthStub(self.channel)
-        self.maintenance: Any = rpc_pb2_grpc.MaintenanceStub(self.channel)
-        self.cluster: Any = rpc_pb2_grpc.ClusterStub(self.channel)
+        self._use(self._dial())
+
+    def _dial(self) -> grpc.aio.Channel:
+        self._edition = self._certificates.edition
+        target = "dns:///" + self.url.partition("://")[2]
+        credentials = self._certificates.credentials
+        if credentials is None:
+            return grpc.aio.insecure_channel(target, options=_CHANNEL_OPTIONS)
+        return grpc.aio.secure_channel(target, credentials, options=_CHANNEL_OPTIONS)
+
+    def _use(self, channel: grpc.aio.Channel) -> None:
+        self.channel = channel
+        self.kv: Any = rpc_pb2_grpc.KVStub(channel)
+        self.watch: Any = rpc_pb2_grpc.WatchStub(channel)
+        self.lease: Any = rpc_pb2_grpc.LeaseStub(channel)
+        self.auth: Any = rpc_pb2_grpc.AuthStub(channel)
+        self.maintenance: Any = rpc_pb2_grpc.MaintenanceStub(channel)
+        self.cluster: Any = rpc_pb2_grpc.ClusterStub(channel)
 
     @property
     def is_ready(self) -> bool:
@@ -70,18 +83,60 @@ class Member:
 
         False after `seconds` of connecting: nothing was sent. Never raises.
         """
-        state = self.channel.get_state(try_to_connect=True)
+        if not self.is_ready:
+            await self._renew_unconnected()
+        channel = self.channel
+        state = channel.get_state(try_to_connect=True)
         try:
             async with asyncio.timeout(seconds):
                 while state in (
                     grpc.ChannelConnectivity.IDLE,
                     grpc.ChannelConnectivity.CONNECTING,
                 ):
-                    await self.channel.wait_for_state_change(state)
-                    state = self.channel.get_state(try_to_connect=True)
-        except TimeoutError:
+                    await channel.wait_for_state_change(state)
+                    state = channel.get_state(try_to_connect=True)
+        except (TimeoutError, grpc.aio.UsageError):  # it was replaced twice meanwhile
             return False
         return True
+
+    async def renew(self, seconds: float) -> str:
+        """Take up certificates that were renewed; why that cannot be, and empty when all is well.
+
+        A connection that stands stays until the member has answered on a new one: to be refused
+        there would end what works. Its streams go on until the next renewal.
+        """
+        self._certificates.look()
+        if self._edition == self._certificates.edition:
+            return ""
+        if not self.is_ready:
+            await self._renew_unconnected()
+            return ""
+        before = self._edition
+        channel = self._dial()
+        try:
+            await rpc_pb2_grpc.MaintenanceStub(channel).Status(
+                rpc_pb2.StatusRequest(), timeout=seconds
+            )
+        except grpc.aio.AioRpcError as error:
+            # Any other no, as that it asks for a token, comes from behind the handshake.
+            if error.code() in _UNANSWERED:
+                self._edition = before
+                await channel.close()
+                return error.details() or error.code().name
+        await self._replace(channel)
+        return ""
+
+    async def _renew_unconnected(self) -> None:
+        """There is nothing to be lost with this channel: it would connect with the old ones."""
+        self._certificates.look()
+        if self._edition != self._certificates.edition:
+            await self._replace(self._dial())
+
+    async def _replace(self, channel: grpc.aio.Channel) -> None:
+        retired, self._retired = self._retired, self.channel
+        self._use(channel)
+        if retired is not None:
+            await retired.close()
 
     async def status(self, seconds: float, token: str = "") -> Any:
         """What it says of itself, which needs no quorum, nor as yet a token. Raises AioRpcError."""
@@ -95,29 +150,5 @@ class Member:
     async def close(self) -> None:
         """End the connection and all its calls."""
         await self.channel.close()
-
-
-def credentials_of(options: EtcdOptions) -> grpc.ChannelCredentials | None:
-    """What TLS needs, read from the files; None without TLS. Raises Unavailable.
-
-    Keys must be ECDSA P-256 or RSA: gRPC's TLS cannot use Ed25519.
-    """
-    if not options.is_tls:
-        return None
-    return grpc.ssl_channel_credentials(
-        root_certificates=_content(options.ca_file),
-        private_key=_content(options.key_file),
-        certificate_chain=_content(options.cert_file),
-    )
-
-
-def _content(path: str) -> bytes | None:
-    if not path:
-        return None
-    try:
-        content = Path(path).read_bytes()
-    except OSError as error:
-        raise Unavailable(f"cannot read {path}, which etcd needs: {error.strerror}") from error
-    if b"-----BEGIN" not in content:
-        raise Unavailable(f"{path}, which etcd needs, is not a PEM file")
-    return content
+        if self._retired is not None:
+            await self._retired.close()
