@@ -8,6 +8,7 @@ import json
 import time
 from pathlib import Path
 
+from tests.faults.alone import alone
 from tests.faults.registry import fault
 from tests.faults.world import World
 
@@ -16,7 +17,7 @@ HOUR, DAY = 3600.0, 86_400.0
 
 @fault("F43", "the wall clock jumps", alone=True, seconds=400)
 def wall_jumps(results: Path) -> None:
-    with World(results / "F43", altered=("--wall-file",)) as world:
+    with alone(results / "F43", altered=("--wall-file",)) as world:
         before = world.facts()
         now = time.time()
         for seconds in (HOUR, -DAY, 2.0 - now, 4_300_000_000.0 - now):
@@ -46,7 +47,7 @@ def _moved(world: World, before: int) -> bool:
 @fault("F44", "a node's clock runs at another rate", alone=True, seconds=500)
 def rate_skewed(results: Path) -> None:
     for rate in (0.99, 1.01, 0.8):
-        with World(results / f"F44-{rate}", altered=("--rate", str(rate)), skewed="h3") as world:
+        with alone(results / f"F44-{rate}", altered=("--rate", str(rate)), skewed="h3") as world:
             _move_to(world, "h3")
             host = world.cluster.host("h3")
             with world.fault("F44", scope="node", nodes=("h3",), settle_seconds=150):

@@ -62,8 +62,10 @@ class Cluster:
         quota_bytes: int = 0,
         altered: tuple[str, ...] = (),
         skewed: str = "",
+        store_of: Callable[[Host], Path] | None = None,
     ) -> None:
         """`store`: etcd, or sqlite with one scheduler. `quota_bytes`: of etcd's database.
+        `store_of`: the directory below which a host's member of etcd keeps its data.
 
         `altered`: words for tests.faults.altered, by which every program is started, or only the
         agent of the host `skewed`; a last word `--wall-file` is given `clock_file`.
@@ -77,6 +79,10 @@ class Cluster:
         environment = {}
         if store == "etcd":
             self.etcd = Etcd(len(lab.hosts), hosts=lab.hosts, quota_bytes=quota_bytes)
+            for member in self.etcd.members if store_of else ():
+                assert store_of is not None
+                assert member.host is not None
+                member.directory = store_of(member.host) / member.name
             # The recorded history begins at revision 1, and is to end with the run.
             environment = self.etcd.environment() | {
                 "HOMEPORT_SCHEDULER_STORE_MAINTENANCE": "false"

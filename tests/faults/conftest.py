@@ -6,17 +6,12 @@ from typing import Any
 
 import pytest
 
-from tests.faults import loading, timeline, verdicts
+from tests.faults.alone import CONCLUDED, conclude
 from tests.faults.etcd import QUOTA_BYTES
 from tests.faults.world import World
 from tests.testbed import requirements
 
 RESULTS = Path(__file__).resolve().parents[2] / "build" / "faults"
-COUNTS = pytest.StashKey[list[dict[str, Any]]]()
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.stash[COUNTS] = []
 
 
 @pytest.fixture(scope="session")
@@ -27,44 +22,32 @@ def results() -> Path:
     return RESULTS
 
 
-@pytest.fixture(scope="session")
-def world(results: Path, request: pytest.FixtureRequest) -> Iterator[World]:
+@pytest.fixture(scope="module")
+def world(results: Path) -> Iterator[World]:
     """One cluster for one fault after the other."""
     with World(results / "shared", quota_bytes=QUOTA_BYTES) as world:
         yield world
 
 
-@pytest.fixture(scope="session")
-def verdict(world: World, request: pytest.FixtureRequest) -> dict[str, Any]:
+@pytest.fixture(scope="module")
+def verdict(world: World) -> dict[str, Any]:
     """What the checkers say of all that was recorded so far; also drawn."""
-    found = world.verdict()
-    recorded = verdicts.record_of(world)
-    timeline.draw(
-        world.results / "timeline.html",
-        lives=recorded.ours,
-        windows=world.windows,
-        operations=loading.operations(world.results / "operations.jsonl"),
-        verdict=found,
-        faults=world.results / "faults.jsonl",
-    )
-    request.config.stash[COUNTS].append(found)
-    return found
+    return conclude(world)
 
 
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
     """Keep the counts while they are at hand; the line comes after pytest's own."""
-    if not config.stash[COUNTS]:
+    if not CONCLUDED:
         return
     stats = terminalreporter.stats
     passed, failed = len(stats.get("passed", [])), len(stats.get("failed", []))
     errors = len(stats.get("error", []))
-    found = config.stash[COUNTS]
-    seen = sum(check["seen"] for each in found for check in each["checks"].values())
+    seen = sum(check["seen"] for each in CONCLUDED for check in each["checks"].values())
     config.stash[LINE] = (
-        f"faults: {sum(each['faults'] for each in found)} injected, {passed} passed,"
-        f" {failed + errors} failed, {sum(each['violations'] for each in found)} violations"
+        f"faults: {sum(each['faults'] for each in CONCLUDED)} injected, {passed} passed,"
+        f" {failed + errors} failed, {sum(each['violations'] for each in CONCLUDED)} violations"
         f" in {seen} records; {RESULTS / 'shared' / 'timeline.html'}"
     )
 

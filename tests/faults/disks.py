@@ -5,20 +5,26 @@ machine's own disk is everybody's. A newcomer would fill a directory's quota: an
 is full lies about what runs, and only a full disk shows it.
 """
 
+import errno
 import os
 import shutil
+import signal
 import sqlite3
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 from homeport.client import CallFailed, Client
 from tests.faults import load
+from tests.faults.alone import alone
+from tests.faults.engines import try_to_run
 from tests.faults.etcd import acknowledged, goes_on
+from tests.faults.nodes import condition, takes_nothing
 from tests.faults.registry import fault
-from tests.faults.world import STACK, World
+from tests.faults.world import CANARY_LABEL, STACK, World
 from tests.testbed import sweep
 from tests.testbed.commands import output_of
 from tests.testbed.hosts import Host, Lab
@@ -72,7 +78,7 @@ def fill(at: Path) -> None:
 
 @fault("F25", "the embedded store is corrupted", alone=True, seconds=500)
 def sqlite_corrupted(results: Path) -> None:
-    with World(results / "F25", store="sqlite") as world:
+    with alone(results / "F25", store="sqlite") as world:
         for name, spoil in (
             ("the first page", lambda file: _spoil(file, 0)),
             ("a page in the middle", lambda file: _spoil(file, file.stat().st_size // 2)),
@@ -169,15 +175,18 @@ def _marks_in(database: Path) -> tuple[set[str], list[tuple[str]]]:
 @contextmanager
 def _store_on_a_disk(results: Path, size_bytes: int, *options: str) -> Iterator[World]:
     """A world whose scheduler keeps its state on a small disk."""
-    world = World(results, store="sqlite")
-    image, at = world.directory / "disk.img", world.directory / "s1"
-    make_disk(image, size_bytes)
-    mount(image, at, *options)
-    try:
-        with world:
+
+    def prepare(world: World) -> None:
+        image = world.directory / "disk.img"
+        make_disk(image, size_bytes)
+        mount(image, world.directory / "s1", *options)
+
+    with alone(results, store="sqlite", prepare=prepare) as world:
+        try:
             yield world
-    finally:
-        unmount(at)
+        finally:
+            world.cluster.schedulers[0].daemon.kill9()
+            unmount(world.directory / "s1")
 
 
 @fault("F27", "the store's disk is full", alone=True)
@@ -219,39 +228,98 @@ class SmallDiskLab(Lab):
 
     def _boot(self, host: Host) -> None:
         if host is self.hosts[-1]:
-            data = host.engine.directory / "data"
             image = host.directory / "disk.img"
             make_disk(image, self.SIZE_BYTES)
-            mount(image, data)
+            mount(image, data_of(host))
         super()._boot(host)
 
 
-@fault("F28", "the engine's disk is full", alone=True, seconds=400)
+def data_of(host: Host) -> Path:
+    """Where a host's engine keeps everything."""
+    return host.engine.directory / "data"
+
+
+class OwnDisksLab(SmallDiskLab):
+    """And each host's member of etcd has a disk of its own."""
+
+    def _boot(self, host: Host) -> None:
+        image = host.directory / "store.img"
+        make_disk(image, 512 * MIB)  # etcd's log alone sets aside two files of 64 MiB
+        mount(image, store_of(host))
+        super()._boot(host)
+
+
+def store_of(host: Host) -> Path:
+    """Where a host's member of etcd keeps everything, in a lab with disks for that."""
+    return host.directory / "store"
+
+
+@fault("F28", "the engine's disk is full", alone=True, seconds=600)
 def engine_disk_full(results: Path) -> None:
-    with World(results / "F28", lab=SmallDiskLab) as world:
+    with alone(results / "F28", lab=SmallDiskLab) as world:
         host = world.lab.hosts[-1]
-        data = host.engine.directory / "data"
+        data = data_of(host)
+        volume = _some_data(host)
         here = [view for view in world.cluster.running(STACK) if view.node_name == host.name]
         victim = next((view for view in here if view.service_name in ("web", "plain")), None)
         assert victim is not None, "nothing runs on the small disk"
+        before = _of_others(world, victim)
         with world.fault("F28", scope="disk", nodes=(host.name,), settle_seconds=150):
             fill(data)
-            os.kill(victim.status.pid, 9)
-            world.wait(lambda: _sees_trouble(world, host.name, victim), "somebody to notice")
+            assert _write_error(data) == errno.ENOSPC
+            problem = try_to_run(host.engine.client())
+            assert "no space left" in problem, f"docker run: {problem or 'it ran'}"
+            took = world.wait(
+                lambda: condition(world, host.name, "disk"), "the node to say that its disk is full"
+            )
+            world.note(f"said after {took:.1f} s: {condition(world, host.name, 'disk')}")
+            takes_nothing(world, host.name)
+            # What the engine says of what dies now is not to be believed; /proc is.
+            os.kill(victim.status.pid, signal.SIGKILL)
+            world.wait(lambda: not _is_said_to_run(world, victim), "the death to be noticed")
+            assert _of_others(world, victim) == before, "others stopped for want of room"
             (data / "ballast").unlink()
+            world.wait(lambda: not condition(world, host.name, "disk"), "the node to be well")
+        assert _of_others(world, victim) == before
+        assert (volume / "ledger").read_text() == _LEDGER, "data of a volume is lost"
+        assert not try_to_run(host.engine.client())
+        goes_on(world)
 
 
-def _sees_trouble(world: World, node: str, victim: object) -> bool:
-    """The node says that its disk is in trouble, or the task that died is not said to run on."""
-    for view in world.cluster.client.nodes():
-        if view.node.name == node:
-            for condition in view.status.conditions:
-                if "disk" in condition.name.lower() and not condition.ok:
-                    return True
-    return not any(
-        view.status.pid == victim.status.pid  # type: ignore[attr-defined]
-        for view in world.cluster.running(STACK)
-    )
+_LEDGER = "what must not be lost\n" * 100
+
+
+def _some_data(host: Host) -> Path:
+    """A volume on the small disk, with something in it."""
+    made = host.engine.client().create_volume("kept", labels={CANARY_LABEL: ""})
+    place = Path(made["Mountpoint"])
+    (place / "ledger").write_text(_LEDGER)
+    return place
+
+
+def _of_others(world: World, victim: Any) -> dict[str, object]:
+    """The facts of all that runs but the victim and the task that may move."""
+    name = victim.status.task.replace("/", ".")
+    return {key: fact for key, fact in world.steady().items() if not key.endswith(f"/{name}")}
+
+
+def _write_error(at: Path) -> int:
+    """The number of the error with which one more block cannot be written; 0: it could."""
+    try:
+        with (at / "one-more").open("wb") as file:
+            file.write(b"x" * 8192)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        return error.errno or 0
+    finally:
+        (at / "one-more").unlink(missing_ok=True)
+    return 0
+
+
+def _is_said_to_run(world: World, victim: Any) -> bool:
+    """Whether the process that is dead is shown as the task's still."""
+    return any(view.status.pid == victim.status.pid for view in world.cluster.running(STACK))
 
 
 # --------------------------------------------------------------------------------------- slow
@@ -273,28 +341,53 @@ def throttled(at: Path, *, writes_per_second: int) -> Iterator[None]:
 
 
 def sync_seconds(at: Path) -> float:
-    """How long it takes to get one small file onto the disk."""
+    """How long it takes to get five small writes onto the disk, one after the other."""
     begin = time.monotonic()
     subprocess.run(
-        ["dd", "if=/dev/zero", f"of={at}/probe", "bs=4k", "count=1", "conv=fsync"],
-        check=True, capture_output=True, timeout=60,
+        ["dd", "if=/dev/zero", f"of={at}/probe", "bs=4k", "count=5", "oflag=dsync"],
+        check=True, capture_output=True, timeout=120,
     )  # fmt: skip
     return time.monotonic() - begin
 
 
-@fault("F31", "the store's disk is slow", alone=True)
+WRITES_PER_SECOND = 5
+
+
+@fault("F31", "a disk is slow", alone=True, seconds=900)
 def slow_disk(results: Path) -> None:
     with _store_on_a_disk(results / "F31", 64 * MIB) as world:
-        disk = world.directory / "s1"
-        before = world.facts()
-        quick = sync_seconds(disk)
-        with world.fault("F31", scope="store"):
-            with throttled(disk, writes_per_second=4):
-                slow = sync_seconds(disk)
-                assert slow > max(0.2, 5 * quick), f"the disk is not slow: {slow:.3f} s"
-                world.keep(
-                    lambda: "DOWN" not in world.cluster.states().values(), "no node down",
-                    seconds=20,
-                )  # fmt: skip
-            goes_on(world)
-        assert world.facts() == before
+        _slow(world, "store", [world.directory / "s1"])
+    with alone(results / "F31-etcd", lab=OwnDisksLab, store_of=store_of) as world:
+        _slow(world, "store", [store_of(host) for host in world.lab.hosts])
+        _slow(world, "engine", [data_of(world.lab.hosts[-1])])
+
+
+def _slow(world: World, scope: str, disks: list[Path]) -> None:
+    """No word of an agent waits for a disk, so nobody is taken for lost.
+
+    A leader whose renewals come late steps down; without one for too long the mover has no lease.
+    """
+    before = world.steady()
+    quick = max(sync_seconds(disk) for disk in disks)
+    with world.fault("F31", scope=scope, may_stop=("mover",) if scope == "store" else ()):
+        with ExitStack() as held:
+            for disk in disks:
+                held.enter_context(throttled(disk, writes_per_second=WRITES_PER_SECOND))
+            took = [sync_seconds(disk) for disk in disks]
+            assert min(took) > max(0.5, 5 * quick), f"not slow: {took} s, before {quick:.3f} s"
+            done = acknowledged(world)
+            world.keep(lambda: not _is_one_lost(world), "no node down", seconds=40)
+            world.note(
+                f"five small writes take {max(took):.1f} s instead of {quick:.3f} s; meanwhile"
+                f" {acknowledged(world) - done} changes were acknowledged"
+            )
+        goes_on(world)
+    assert world.steady() == before
+
+
+def _is_one_lost(world: World) -> bool:
+    """Whether a node is taken for lost; nobody can say so while there is no leader."""
+    try:
+        return "DOWN" in world.cluster.states().values()
+    except CallFailed:
+        return False

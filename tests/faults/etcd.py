@@ -1,4 +1,4 @@
-"""Faults of the store: members killed, frozen, full, corrupted, compacted, restored from the past.
+"""Faults of the store: members killed, frozen, full, corrupted, compacted.
 
 One member of three is nobody's business but etcd's; of two Homeport says so within five seconds
 and everything that runs goes on running.
@@ -7,7 +7,6 @@ and everything that runs goes on running.
 import base64
 import itertools
 import os
-import shutil
 import time
 from pathlib import Path
 
@@ -216,48 +215,3 @@ def _flip(file: Path) -> None:
     for place in range(64, len(data), 4096):
         data[place] ^= 0xFF
     file.write_bytes(data)
-
-
-@fault("F23", "etcd is restored from an old snapshot", alone=True, seconds=500)
-def restored(results: Path) -> None:
-    with World(results / "F23", quota_bytes=QUOTA_BYTES) as world:
-        etcd = store_of(world)
-        snapshot = world.directory / "snapshot.db"
-        etcd.ctl("snapshot", "save", str(snapshot), endpoints=[etcd.members[0].endpoint])
-        world.cluster.apply("later", "services: {one: {image: 'hp/sleeper:1'}}\n")
-        goes_on(world)
-        # An agent has seen a leader and orders that the old snapshot knows nothing of.
-        world.cluster.leader().daemon.kill9()
-        world.wait(lambda: world.cluster.status().leader != "", "another leader")
-        goes_on(world)
-        before = {name: fact for name, fact in world.facts().items() if "mover" not in name}
-        assert any("later" in name for name in before)
-        revision = etcd.revision()
-        world.restored = True
-        # Without an operator's word nothing settles; what must hold is that nothing stops.
-        restore(etcd, snapshot)
-        assert etcd.revision() < revision
-        world.note("restored")
-        world.keep(lambda: world.beats("anchor"), "the pinned witness", seconds=30)
-        after = world.facts()
-        assert {name: after.get(name) for name in before} == before
-        if broken := world.exclusive_violations():
-            raise AssertionError("\n".join(map(str, broken)))
-
-
-def restore(etcd: Etcd, snapshot: Path) -> None:
-    """Every member from the same snapshot, as etcd's manual has it."""
-    cluster = ",".join(f"{each.name}={each.peer_url}" for each in etcd.members)
-    for member in etcd.members:
-        member.kill9()
-        shutil.rmtree(member.directory)
-    for member in etcd.members:
-        etcd.ctl(
-            *("snapshot", "restore", str(snapshot), "--name", member.name),
-            *("--initial-cluster", cluster, "--initial-cluster-token", etcd.token),
-            *("--initial-advertise-peer-urls", member.peer_url),
-            *("--data-dir", str(member.directory)),
-        )
-        member.start()
-    for member in etcd.members:
-        member.wait()

@@ -10,13 +10,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from tests.faults.cluster import PORT, SCHEDULER_GROUP
-from tests.faults.registry import fault
+from tests.faults.registry import fault, short
 from tests.faults.relay import Relay
 from tests.faults.world import World
 from tests.testbed.commands import output_of
 from tests.testbed.hosts import Host
 
 PING = ["ping", "-c", "1", "-W", "1"]
+DOWN_SECONDS = 17.0
 REACH = "import socket,sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 1).close()"
 
 
@@ -39,30 +40,52 @@ def rule(host: Host, *words: str, table: str = "filter") -> Iterator[None]:
         output_of(*enter, "iptables", "-w", "-t", table, "-D", *words, check=False)
 
 
-@fault("F09", "a host is cut off", quick=True)
+@fault("F09", "a host is cut off", seconds=1200)
 def host_cut_off(world: World) -> None:
-    _cut_for_a_moment(world)
+    for seconds in (5, 15, 60, 600):
+        _cut_off(world, seconds)
+
+
+@short("F09")
+def host_cut_off_for_a_moment(world: World) -> None:
+    for seconds in (2, 20):
+        _cut_off(world, seconds)
+
+
+def _cut_off(world: World, seconds: float) -> None:
+    """Up to a lease nothing stops, nearly at its end the mover at most; then all that may moves."""
     node = world.away_from_leader()
     host = world.cluster.host(node)
     leader = world.cluster.leader()
-    with world.fault("F09", scope="node", nodes=(node,)):
+    before = world.facts()
+    is_long = seconds > DOWN_SECONDS
+    moves = () if seconds < DOWN_SECONDS / 2 else ("mover",)
+    with world.fault("F09", scope="node" if is_long else "agent", nodes=(node,), may_stop=moves):
+        world.note(f"{seconds} s")
+        begin = time.monotonic()
         with world.cluster.asking(leader):
             host.cut()
             assert host.run([*PING, world.lab.address]).returncode != 0
-            world.wait(lambda: world.cluster.states()[node] == "DOWN", "the node to be down")
-            world.wait(lambda: world.all_but(node), "all that may move to run elsewhere")
+            if is_long:
+                world.wait(lambda: world.cluster.states()[node] == "DOWN", "the node to be down")
+                world.wait(lambda: world.all_but(node), "all that may move to run elsewhere")
+                elsewhere = _away_from(world, node)
+            world.lasts(max(0.0, seconds - (time.monotonic() - begin)))
+            if is_long:
+                assert _away_from(world, node) == elsewhere, "what had been moved did not stay"
         host.heal()
+    now = world.facts()
+    stays = {
+        name
+        for name in before
+        if (not is_long or "anchor" in name or "canary" in name) and not ("mover" in name and moves)
+    }
+    assert {name: now.get(name) for name in stays} == {name: before[name] for name in stays}
 
 
-def _cut_for_a_moment(world: World) -> None:
-    """Shorter than suspicion: nothing happens at all."""
-    node = world.away_from_leader()
-    before = world.facts()
-    with world.fault("F09", scope="agent", nodes=(node,)):
-        world.cluster.host(node).cut()
-        world.lasts(2)
-        world.cluster.host(node).heal()
-    assert world.facts() == before
+def _away_from(world: World, node: str) -> dict[str, object]:
+    """The facts of all containers of the other hosts."""
+    return {name: fact for name, fact in world.facts().items() if not name.startswith(f"{node}/")}
 
 
 @fault("F10", "a host hears nobody, or nobody hears it", quick=True)

@@ -14,12 +14,16 @@ from pathlib import Path
 
 from homeport.client import CallFailed, Client
 from homeport.v1 import control_pb2
-from tests.faults.registry import fault
+from tests.faults.registry import fault, short
 from tests.faults.world import World
 from tests.testbed import sweep
 
 REPLICAS = ("web", "plain", "door")
 """Services whose tasks get a copy elsewhere while their node is suspect."""
+
+
+LEASE_SECONDS = 15.0
+LEADER_LEASE_SECONDS = 5.0
 
 
 @fault("F01", "an agent is killed", quick=True)
@@ -35,29 +39,41 @@ def agent_killed(world: World) -> None:
     assert world.facts() == before
 
 
-@fault("F02", "an agent hangs", quick=True)
+@fault("F02", "an agent hangs", seconds=700)
 def agent_hangs(world: World) -> None:
-    _short_sleep(world)
-    node = world.where("mover")
-    agent = world.cluster.agents[node]
-    with world.fault("F02", scope="node", nodes=(node,)):
-        agent.pause()
-        world.wait(lambda: not world.beats("mover", within_seconds=2), "the guard to end the mover")
-        world.wait(lambda: world.where_else("mover", node), "the mover to run elsewhere")
-        agent.resume()
-        world.wait(lambda: world.cluster.states()[node] == "READY", "the agent to be back")
+    for seconds in (5, 30, 300):
+        _hangs(world, seconds)
 
 
-def _short_sleep(world: World) -> None:
-    """Shorter than anything is allowed to notice."""
+@short("F02")
+def agent_hangs_for_a_moment(world: World) -> None:
+    for seconds in (3, 20):
+        _hangs(world, seconds)
+
+
+def _hangs(world: World, seconds: float) -> None:
+    """Up to a lease nobody stops anything; beyond it the guard ends the mover, and it moves."""
     node = world.where("mover")
     agent = world.cluster.agents[node]
     before = world.facts()
-    with world.fault("F02", scope="agent", nodes=(node,)):
+    is_long = seconds > LEASE_SECONDS
+    with world.fault("F02", scope="node" if is_long else "agent", nodes=(node,)):
+        world.note(f"{seconds} s")
+        begin = time.monotonic()
         agent.pause()
-        world.lasts(3)
+        assert not world.agent_ready(node)
+        if is_long:
+            world.wait(
+                lambda: not world.beats("mover", within_seconds=2), "the guard to end the mover"
+            )
+            world.wait(lambda: world.where_else("mover", node), "the mover to run elsewhere")
+            world.keep(lambda: world.beats("anchor"), "the pinned witness", seconds=3)
+        world.lasts(max(0.0, seconds - (time.monotonic() - begin)))
         agent.resume()
-    assert world.facts() == before
+        world.wait(lambda: world.cluster.states()[node] == "READY", "the agent to be back")
+    now = world.facts()
+    stays = {name for name in before if not is_long or "anchor" in name or "canary" in name}
+    assert {name: now.get(name) for name in stays} == {name: before[name] for name in stays}
 
 
 @fault("F03", "the guard is killed")
@@ -104,31 +120,67 @@ def leader_killed(world: World) -> None:
     assert world.facts() == before
 
 
-@fault("F05", "the leader is frozen", quick=True)
+@fault("F05", "the leader is frozen", seconds=500)
 def leader_frozen(world: World) -> None:
-    for seconds, outlasts_its_lease in ((3, False), (9, True)):
-        before = world.facts()
-        leader = world.cluster.leader()
-        epoch = world.cluster.status().epoch
-        with world.fault("F05", scope="scheduler", nodes=(leader.host.name,)):
-            leader.daemon.pause()
-            world.lasts(seconds)
-            leader.daemon.resume()
-            if outlasts_its_lease:
-                world.wait(lambda epoch=epoch: world.cluster.status().epoch > epoch, "a new epoch")
-        assert world.facts() == before
+    for seconds in (4, 8, 60):
+        _frozen(world, seconds)
 
 
-@fault("F06", "the leader is killed again and again", seconds=400)
+@short("F05")
+def leader_frozen_for_a_moment(world: World) -> None:
+    for seconds in (3, 9):
+        _frozen(world, seconds)
+
+
+def _frozen(world: World, seconds: float) -> None:
+    """What it does when it wakes is what matters: it writes nothing, and leads no more."""
+    before = world.facts()
+    leader = world.cluster.leader()
+    epoch = world.cluster.status().epoch
+    with world.fault("F05", scope="scheduler", nodes=(leader.host.name,)):
+        world.note(f"{seconds} s")
+        begin = time.monotonic()
+        leader.daemon.pause()
+        assert _leader_by(leader.address) is None, "it answers although it is frozen"
+        world.lasts(max(0.0, seconds - (time.monotonic() - begin)))
+        leader.daemon.resume()
+        if seconds > LEADER_LEASE_SECONDS:
+            took = world.wait(
+                lambda: _leader_by(leader.address) not in (None, leader.address),
+                "the one that slept to name another leader",
+            )
+            world.note(f"it led no more {took:.2f} s after it woke")
+            world.wait(lambda: world.cluster.status().epoch > epoch, "a new epoch")
+    assert world.facts() == before
+
+
+def _leader_by(scheduler: str) -> str | None:
+    """Whom that scheduler takes for the leader; None while it does not answer."""
+    with contextlib.closing(Client(scheduler)) as client:
+        try:
+            answer = client.get_cluster(control_pb2.GetClusterRequest(), 1.0)
+        except CallFailed:
+            return None
+    return str(answer.leader)
+
+
+@fault("F06", "the leader is killed again and again", seconds=700)
 def leader_flaps(world: World) -> None:
+    """Every seven seconds for five minutes: just when there is another one."""
     before = world.steady()
     # A lease outlives one change of leader, and not one after the other.
     with world.fault("F06", scope="scheduler", may_stop=("mover",)):
-        for _ in range(6):
-            leader = world.cluster.leader()
+        epochs = []
+        end = time.monotonic() + 300
+        while time.monotonic() < end:
+            leader = world.cluster.leader(seconds=60)
+            epochs.append(world.cluster.status().epoch)
+            assert "DOWN" not in world.cluster.states().values(), "a node was taken for lost"
             leader.daemon.kill9()
             leader.daemon.start()
             world.lasts(7)
+        assert epochs == sorted(set(epochs)), f"one leader was killed twice: {epochs}"
+        world.note(f"{len(epochs)} leaders were killed")
     assert world.steady() == before
 
 

@@ -21,7 +21,11 @@ def _parameters(*, alone: bool) -> list[Any]:
         pytest.param(
             each,
             id=each.name,
-            marks=[pytest.mark.timeout(each.seconds), *([] if each.quick else [pytest.mark.slow])],
+            marks=[
+                pytest.mark.timeout(each.seconds),
+                *([] if each.quick else [pytest.mark.slow]),
+                *([pytest.mark.short] if each.is_short else []),
+            ],
         )
         for each in catalogue()
         if each.alone is alone

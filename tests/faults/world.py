@@ -37,6 +37,9 @@ EXCLUSIVE = ("mover", "anchor")
 HEARTBEAT_SECONDS = 1.5
 """A heartbeat with its jitter, and the answer."""
 
+CANARY_LABEL = "canary"
+"""Of the foreign volumes: for a fault that deletes all others."""
+
 SHARED = Path("/dev/shm")  # where a writable bind is no data of the task's own
 
 
@@ -88,13 +91,19 @@ class World:
         *,
         load: bool = True,
         lab: Callable[..., Lab] = Lab,
+        prepare: Callable[["World"], None] | None = None,
         **cluster: Any,
     ) -> None:
-        """`load`: with users at work. `lab`: what makes the hosts; `cluster`: see Cluster."""
+        """`load`: with users at work. `lab`: what makes the hosts; `cluster`: see Cluster.
+
+        `prepare` is called before anything is started, with `directory` there.
+        """
         self.results = results
         shutil.rmtree(results, ignore_errors=True)
         results.mkdir(parents=True)
         self.directory = current_run().component("world").directory
+        if prepare is not None:
+            prepare(self)
         self._load = load
         self._users: Daemon | None = None
         self._make_lab = lab
@@ -175,7 +184,7 @@ class World:
             for name, labels in (("canary-plain", {}), ("canary-other", other)):
                 made = engine.create_container("hp/sleeper:1", name=name, labels=labels)
                 engine.start(made["Id"])
-            engine.create_volume("canary-data")
+            engine.create_volume("canary-data", labels={CANARY_LABEL: ""})
 
     def __enter__(self) -> Self:
         return self.start()
@@ -288,8 +297,8 @@ class World:
     ) -> Iterator[None]:
         """The time of one fault: inside it is done and healed; leaving it waits for the recovery.
 
-        `scope` and `may_stop` tell the checkers what may end meanwhile (history.Window). The
-        title is that of the registry.
+        `scope` and `may_stop` tell the checkers what may end meanwhile (history.Window): services
+        of the workload, or slots (stack/service/slot). The title is that of the registry.
         """
         title = registry.TITLES.get(fault, fault)
         # One fault at a time: who was without a leader gets its lease renewed before the next one.
@@ -311,7 +320,9 @@ class World:
             window = Window(
                 fault=fault, title=title, scope=scope, begin_ns=begin, end_ns=end,
                 nodes=nodes, settled_ns=settled,
-                may_stop=tuple(f"{STACK}/{service}/1" for service in may_stop),
+                may_stop=tuple(
+                    each if "/" in each else f"{STACK}/{each}/1" for each in may_stop
+                ),
             )  # fmt: skip
             self.windows.append(window)
             self._faults.write(kind="window", window=verdicts.as_json(window))
@@ -394,6 +405,11 @@ class World:
             f"the recorder to have written revision {newest}",
             seconds=20,
         )
+
+    @property
+    def unrecorded(self) -> tuple[str, ...]:
+        """The checks that are left out here: etcd alone tells its history."""
+        return verdicts.OF_HISTORY if self.restored or self.cluster.etcd is None else ()
 
     def verdict(self) -> dict[str, Any]:
         """Run every checker over the whole history; also written as verdict.json."""
