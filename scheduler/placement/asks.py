@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from homeport.model import NodeId, ServiceId, TaskId, task_id
+from homeport.model import Grant, NodeId, ServiceId, TaskId, task_id
 from scheduler.cluster.observed import Refusal
 from scheduler.placement.fleet import Held
 from scheduler.placement.requirements import Requirements
@@ -67,6 +67,7 @@ class Placed(NamedTuple):
 
     ask: Ask
     node: NodeId
+    grants: tuple[Grant, ...] = ()  # the devices that it gets there
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
-from homeport.model import Availability, Node, NodeId, ServiceId
-from scheduler.placement.requirements import HostPort, Requirements
+from homeport.devices import GPU
+from homeport.model import Availability, Grant, MachineDevice, Node, NodeId, ServiceId, Taint
+from scheduler.placement.requirements import HostPort, Requirements, whole
+
+K = TypeVar("K")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +38,22 @@ class Candidate:
     memory_capacity: int
     pids_capacity: int
     disk_capacity: int
+    generic_capacity: dict[str, int] = field(default_factory=dict)  # kind -> count
+    taints: tuple[Taint, ...] = ()
+    paths: frozenset[str] = frozenset()  # of its file tree: all that there are of these patterns
+    path_patterns: tuple[str, ...] = ()
+    devices: tuple[MachineDevice, ...] = ()
+    device_patterns: tuple[str, ...] = ()  # paths that are all listed, if they are there
+    gpus: tuple[MachineDevice, ...] = ()  # those of its devices that are GPUs
     unfit: str = ""  # what is wrong with it that keeps new tasks away: a sentence
     unfenced: str = ""  # why no exclusive movable task can run here; empty: one can
     cpu_reserved: int = 0
     memory_reserved: int = 0
     pids_reserved: int = 0
     disk_reserved: int = 0
+    generic_reserved: dict[str, int] = field(default_factory=dict)
     ports: dict[HostPort, int] = field(default_factory=dict)
+    granted: dict[str, int] = field(default_factory=dict)  # device -> thousandths that are taken
     tasks: int = 0
     row: int = field(default=-1, compare=False)  # its place in the arrays; -1: in none yet
 
@@ -54,7 +67,7 @@ class Candidate:
 
         What it is: all that rules look at and that no task, failure or operator's pause changes.
         """
-        before = (self.name, self.facts, self.drivers, self.oci_runtimes, self.unfenced)
+        before = self._nature()
         inventory = node.inventory
         self.name = node.name
         self.ready = ready
@@ -62,13 +75,41 @@ class Candidate:
         self.facts = facts_of(node) | {"hostname": inventory.hostname}
         self.drivers = frozenset(inventory.drivers)
         self.oci_runtimes = frozenset(inventory.oci_runtimes)
-        self.cpu_capacity = inventory.capacity.cpu_millis
-        self.memory_capacity = inventory.capacity.memory_bytes
+        # What may be reserved: as much more, or less, than there is as the operator says.
+        self.cpu_capacity = inventory.capacity.cpu_millis * node.overcommit.cpu_percent // 100
+        self.memory_capacity = (
+            inventory.capacity.memory_bytes * node.overcommit.memory_percent // 100
+        )
         self.pids_capacity = inventory.capacity.pids
         self.disk_capacity = inventory.capacity.disk_bytes
+        self.generic_capacity = {
+            kind: count
+            for kind, text in (*inventory.capacity.generic, *node.generic)
+            if (count := whole(text))
+        }
         self.unfit = unfit
         self.unfenced = unfenced or inventory.unfenced
-        return before != (self.name, self.facts, self.drivers, self.oci_runtimes, self.unfenced)
+        self.taints = node.taints
+        self.paths = frozenset(inventory.paths)
+        self.path_patterns = inventory.path_patterns
+        self.devices = inventory.devices
+        self.device_patterns = inventory.device_patterns
+        self.gpus = tuple(each for each in inventory.devices if each.kind == GPU)
+        return before != self._nature()
+
+    def _nature(self) -> tuple[object, ...]:
+        return (
+            self.name,
+            self.facts,
+            self.drivers,
+            self.oci_runtimes,
+            self.unfenced,
+            self.taints,
+            self.paths,
+            self.path_patterns,
+            self.devices,
+            self.device_patterns,
+        )
 
     def take(self, needs: Requirements, times: int) -> None:
         """Add tasks of a class to what is taken; below 0: give back."""
@@ -77,11 +118,16 @@ class Candidate:
         self.pids_reserved += times * needs.pids
         self.disk_reserved += times * needs.disk_bytes
         self.tasks += times
+        for kind, count in needs.generic:
+            _add(self.generic_reserved, kind, count * times)
         for port in needs.ports:
-            if left := self.ports.get(port, 0) + times:
-                self.ports[port] = left
-            else:
-                del self.ports[port]
+            _add(self.ports, port, times)
+
+    def grant(self, grants: Iterable[Grant], times: int) -> None:
+        """Take the devices of a task; below 0: give them back."""
+        for each in grants:
+            if each.share_millis:
+                _add(self.granted, each.device, each.share_millis * times)
 
     def copy(self) -> Candidate:
         """The same, to try things on."""
@@ -97,15 +143,31 @@ class Candidate:
             memory_capacity=self.memory_capacity,
             pids_capacity=self.pids_capacity,
             disk_capacity=self.disk_capacity,
+            generic_capacity=self.generic_capacity,
+            taints=self.taints,
+            paths=self.paths,
+            path_patterns=self.path_patterns,
+            devices=self.devices,
+            device_patterns=self.device_patterns,
+            gpus=self.gpus,
             unfit=self.unfit,
             unfenced=self.unfenced,
             cpu_reserved=self.cpu_reserved,
             memory_reserved=self.memory_reserved,
             pids_reserved=self.pids_reserved,
             disk_reserved=self.disk_reserved,
+            generic_reserved=dict(self.generic_reserved),
             ports=dict(self.ports),
+            granted=dict(self.granted),
             tasks=self.tasks,
         )
+
+
+def _add(counts: dict[K, int], key: K, more: int) -> None:
+    if left := counts.get(key, 0) + more:
+        counts[key] = left
+    else:
+        del counts[key]
 
 
 def blank(node: NodeId) -> Candidate:

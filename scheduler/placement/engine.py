@@ -114,7 +114,8 @@ def _place_kind(fleet: Fleet, asks: list[Ask], answers: list[Placed | Unplaced])
             if len(asks) - done >= RUN_MIN:
                 fleet.presence(ask.service)  # a run needs points by service from its first choice
             lane = Lanes.of(fleet).lane(fleet, ask)
-            if len(asks) - done >= RUN_MIN and (more := runs.fill(fleet, lane, asks[done:])):
+            is_run = len(asks) - done >= RUN_MIN and lane.is_smooth
+            if is_run and (more := runs.fill(fleet, lane, asks[done:])):
                 answers += more
                 done += len(more)
                 continue
@@ -122,8 +123,7 @@ def _place_kind(fleet: Fleet, asks: list[Ask], answers: list[Placed | Unplaced])
         if chosen is None:
             fleet.absent(ask.service)
             break
-        fleet.task_added(ask.task, ask.on(chosen.id))
-        answers.append(Placed(ask=ask, node=chosen.id))
+        answers.append(reference.assume(fleet, ask, chosen))
         done += 1
     return done
 

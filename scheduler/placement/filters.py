@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from homeport import paths, patterns
 from homeport.spec import Constraint, ConstraintOperator
 from scheduler.cluster.observed import Refusal
-from scheduler.placement import requirements
+from scheduler.placement import granting, requirements, taints
 from scheduler.placement.asks import Ask
 from scheduler.placement.fleet import Candidate, Fleet
 
@@ -95,6 +96,20 @@ def constraint(fleet: Fleet, ask: Ask, node: Candidate) -> Answer:
     return None
 
 
+def taint(fleet: Fleet, ask: Ask, node: Candidate) -> Answer:
+    """No taint keeps tasks away that its spec does not tolerate."""
+    found = taints.refusing(node.taints, ask.needs.tolerations)
+    return (taints.shown(found), "") if found is not None else None
+
+
+def path(fleet: Fleet, ask: Ask, node: Candidate) -> Answer:
+    """The bind sources that must be there already are there, as far as its agent lists them."""
+    for each in ask.needs.paths:
+        if missing := paths.missing(each, node.path_patterns, node.paths):
+            return (each, missing)
+    return None
+
+
 def excluded(fleet: Fleet, ask: Ask, node: Candidate) -> Answer:
     """This generation did not fail here because of the node."""
     return ("", "") if node.id in ask.excluded else None
@@ -139,6 +154,15 @@ def disk(fleet: Fleet, ask: Ask, node: Candidate) -> Answer:
     return _enough(ask.needs.disk_bytes, node.disk_capacity - node.disk_reserved)
 
 
+def generic(fleet: Fleet, ask: Ask, node: Candidate) -> Answer:
+    """Enough of each generic resource is not reserved."""
+    for kind, count in ask.needs.generic:
+        free = node.generic_capacity.get(kind, 0) - node.generic_reserved.get(kind, 0)
+        if count > free:
+            return (f"{count} {kind}", str(max(free, 0)))
+    return None
+
+
 def ports(fleet: Fleet, ask: Ask, node: Candidate) -> Answer:
     """No published port is taken."""
     for wanted in ask.needs.ports:
@@ -155,6 +179,11 @@ def tasks_per_node(fleet: Fleet, ask: Ask, node: Candidate) -> Answer:
     return (str(most), str(here)) if most and here >= most else None
 
 
+def device(fleet: Fleet, ask: Ask, node: Candidate) -> Answer:
+    """Devices of the kinds that it takes are there, and enough of them is free."""
+    return granting.lacking(ask.needs, node)
+
+
 ALL: dict[str, Rule] = {
     "ready": ready,
     "availability": availability,
@@ -166,6 +195,8 @@ ALL: dict[str, Rule] = {
     "platform": platform,
     "oci-runtime": oci_runtime,
     "constraint": constraint,
+    "taint": taint,
+    "path": path,
     "volume": volume,
     "excluded": excluded,
     "tasks-per-node": tasks_per_node,
@@ -174,10 +205,12 @@ ALL: dict[str, Rule] = {
     "cpu": cpu,
     "pids": pids,
     "disk": disk,
+    "generic": generic,
+    "device": device,
 }
 """Every rule by its name, in the order in which they are asked."""
 
-STATIC = ("bind-source", "driver", "platform", "oci-runtime", "constraint")
+STATIC = ("bind-source", "driver", "platform", "oci-runtime", "constraint", "taint", "path")
 """Rules about what a node is, not about what is on it: they make a global service eligible."""
 
 
@@ -205,14 +238,51 @@ def is_eligible(fleet: Fleet, ask: Ask, node: Candidate) -> bool:
 
 def holds(constraint: Constraint, facts: dict[str, str]) -> bool:
     """Whether a constraint is true of a node; an absent label equals nothing, not even ""."""
-    had = facts.get(constraint.key)
-    if constraint.key == "node.hostname":
-        same = constraint.value in (had, facts.get("hostname"))
-    elif constraint.key == "node.platform.arch":
-        same = _same_architecture(constraint.value, had or "")
-    else:
-        same = had == constraint.value
-    return same if constraint.operator is ConstraintOperator.EQ else not same
+    had = _had(constraint.key, facts)
+    value = constraint.value
+    match constraint.operator:
+        case ConstraintOperator.EQ:
+            return _is_one_of(constraint.key, had, (value,))
+        case ConstraintOperator.NE:
+            return not _is_one_of(constraint.key, had, (value,))
+        case ConstraintOperator.IN:
+            return _is_one_of(constraint.key, had, constraint.values)
+        case ConstraintOperator.NOT_IN:
+            return not _is_one_of(constraint.key, had, constraint.values)
+        case ConstraintOperator.EXISTS:
+            return bool(had)
+        case ConstraintOperator.ABSENT:
+            return not had
+        case ConstraintOperator.LESS:
+            return _is_less(had, (value,))
+        case ConstraintOperator.GREATER:
+            return _is_less((value,), had)
+        case ConstraintOperator.MATCHES:
+            return any(patterns.matches(value, each) for each in had)
+        case ConstraintOperator.NOT_MATCHES:
+            return not any(patterns.matches(value, each) for each in had)
+
+
+def _had(key: str, facts: dict[str, str]) -> tuple[str, ...]:
+    """What a fact is; a hostname is the node's name, or what the machine calls itself."""
+    keys = ("node.hostname", "hostname") if key == "node.hostname" else (key,)
+    return tuple(facts[each] for each in keys if each in facts)
+
+
+def _is_one_of(key: str, had: tuple[str, ...], values: tuple[str, ...]) -> bool:
+    if key == "node.platform.arch":
+        return any(_same_architecture(each, value) for each in had for value in values)
+    return any(each in values for each in had)
+
+
+def _is_less(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
+    """Whether some of these are less than some of those; what is no number is neither."""
+    return any(
+        less < more
+        for less in map(patterns.number, one)
+        for more in map(patterns.number, other)
+        if less is not None and more is not None
+    )
 
 
 def _same_architecture(one: str, other: str) -> bool:

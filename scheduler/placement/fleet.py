@@ -15,12 +15,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TypeVar
 
-from homeport.model import Node, NodeId, NodeState, ServiceId, Task, TaskId
+from homeport.model import Grant, Node, NodeId, NodeState, ServiceId, Task, TaskId
+from homeport.spec import Strategy
 from scheduler.cluster.snapshot import Snapshot
 from scheduler.cluster.view import View
 from scheduler.placement import requirements as needs
 from scheduler.placement.candidates import Candidate, Held, blank, facts_of, in_order
 from scheduler.placement.columns import Columns
+from scheduler.placement.fragmentation import Census
 from scheduler.placement.presence import Presence
 from scheduler.placement.requirements import Requirements, VolumeKey
 
@@ -39,7 +41,11 @@ class Fleet:
         self.held: dict[TaskId, Held] = {}
         # Where data is: volume -> node -> how many records and held tasks say so.
         self.homes: dict[VolumeKey, dict[NodeId, int]] = {}
+        # Of tasks that were given devices: which. And the GPU classes among all tasks.
+        self.grants: dict[TaskId, tuple[Grant, ...]] = {}
+        self.census = Census()
         self.columns = Columns()
+        self.strategy = Strategy.SPREAD  # of services that name none
         # Nodes that have no record (yet) and hold tasks: they count when it comes.
         self._strays: dict[NodeId, Candidate] = {}
         self._presence: dict[ServiceId, Presence] = {}
@@ -55,6 +61,8 @@ class Fleet:
     def without_tasks(cls, snapshot: Snapshot) -> Fleet:
         """Nodes and volumes alone: `fill` brings the tasks, if need be some at a time."""
         fleet = cls()
+        if (cluster := snapshot.stored.cluster) is not None:
+            fleet.strategy_changed(cluster.strategy)
         for node in snapshot.stored.nodes():
             ready = is_ready(snapshot, node.id)
             unfenced = snapshot.observed.node(node.id).unfenced
@@ -71,7 +79,7 @@ class Fleet:
                 edition = (task.service, task.generation)
                 if edition not in known:
                     known[edition] = requirements_of(view, *edition)
-                self.task_added(task.id, held(view, task, known[edition]))
+                self.task_added(task.id, held(view, task, known[edition]), task.grants)
 
     def __eq__(self, other: object) -> bool:
         """Same nodes with the same left, same homes."""
@@ -81,6 +89,8 @@ class Fleet:
             self.candidates == other.candidates
             and self.held == other.held
             and self.homes == other.homes
+            and self.grants == other.grants
+            and self.strategy == other.strategy
         )
 
     __hash__ = None  # type: ignore[assignment]  # it changes
@@ -91,12 +101,21 @@ class Fleet:
         other.candidates = {each.id: each.copy() for each in self.candidates.values()}
         other.held = dict(self.held)
         other.homes = {volume: dict(nodes) for volume, nodes in self.homes.items()}
+        other.grants = dict(self.grants)
+        other.census = self.census.copy()
         other._strays = {each.id: each.copy() for each in self._strays.values()}
         other._presence = {key: each.copy() for key, each in self._presence.items()}
+        other.strategy = self.strategy
         other.columns.reshape()
         return other
 
     # ------------------------------------------------------------ events
+
+    def strategy_changed(self, strategy: Strategy) -> None:
+        """The cluster's own strategy."""
+        if strategy is not self.strategy:
+            self.strategy = strategy
+            self.columns.reshape()
 
     def node_changed(self, node: Node, *, ready: bool, unfit: str = "", unfenced: str = "") -> None:
         """A node came, or its record, readiness, conditions or the trust in its lease changed."""
@@ -117,16 +136,18 @@ class Fleet:
             if candidate.tasks:
                 self._strays[node] = _emptied(candidate)
 
-    def task_added(self, task: TaskId, entry: Held) -> None:
+    def task_added(self, task: TaskId, entry: Held, grants: tuple[Grant, ...] = ()) -> None:
         """A task takes room; taking in the same one again changes nothing."""
         old = self.held.get(task)
         if old is not None:
-            if old == entry:
+            if old == entry and self.grants.get(task, ()) == grants:
                 return
             self.task_removed(task)
         entry = self.presence(entry.service).share(entry)
         self.held[task] = entry
-        self._take(entry, 1)
+        if grants:
+            self.grants[task] = grants
+        self._take(entry, 1, grants)
         if entry.fixes_volumes:
             for volume in entry.needs.volumes:
                 self.volume_added(volume, entry.node)
@@ -136,7 +157,7 @@ class Fleet:
         entry = self.held.pop(task, None)
         if entry is None:
             return
-        self._take(entry, -1)
+        self._take(entry, -1, self.grants.pop(task, ()))
         presence = self._presence[entry.service]
         presence.unshare(entry)
         if not presence.nodes:
@@ -154,15 +175,19 @@ class Fleet:
         """The opposite of `volume_added`."""
         _less(self.homes, volume, node)
 
-    def _take(self, entry: Held, times: int) -> None:
+    def _take(self, entry: Held, times: int, grants: tuple[Grant, ...]) -> None:
+        if entry.needs.devices:
+            self.census.count(entry.needs, times)
         candidate = self.candidates.get(entry.node)
         if candidate is None:
             candidate = self._strays.setdefault(entry.node, blank(entry.node))
             candidate.take(entry.needs, times)
+            candidate.grant(grants, times)
             if not candidate.tasks:
                 del self._strays[entry.node]
         else:
             candidate.take(entry.needs, times)
+            candidate.grant(grants, times)
             self.columns.touch(candidate)
         self._presence[entry.service].count(entry.node, candidate.row, times)
 
@@ -245,7 +270,9 @@ def _emptied(candidate: Candidate) -> Candidate:
     left.memory_reserved = candidate.memory_reserved
     left.pids_reserved = candidate.pids_reserved
     left.disk_reserved = candidate.disk_reserved
+    left.generic_reserved = candidate.generic_reserved
     left.ports = candidate.ports
+    left.granted = candidate.granted
     left.tasks = candidate.tasks
     return left
 

@@ -6,7 +6,7 @@ fleet cannot forget a kind. `view` is the state after the change.
 
 from __future__ import annotations
 
-from homeport.model import Node, NodeId, Service, ServiceId, Stack, Task, TaskId, Volume
+from homeport.model import Cluster, Node, NodeId, Service, ServiceId, Stack, Task, TaskId, Volume
 from homeport.spec import Mode, VolumeSpec
 from scheduler.cluster import keys
 from scheduler.cluster.snapshot import Snapshot
@@ -44,13 +44,16 @@ def follow(
             if _volumes(old) != _volumes(new):
                 for service in snapshot.stored.services_of(rest):
                     _service(fleet, snapshot, service.id)
+        case "cluster":
+            if isinstance(new, Cluster):
+                fleet.strategy_changed(new.strategy)
         case _:
             pass
 
 
 def _task(fleet: Fleet, snapshot: Snapshot, task: TaskId, new: keys.Stored | None) -> None:
     if isinstance(new, Task) and new.outcome is None:
-        fleet.task_added(task, held(snapshot.stored, new))
+        fleet.task_added(task, held(snapshot.stored, new), new.grants)
     else:
         fleet.task_removed(task)
 

@@ -1,6 +1,6 @@
 """How much of a node's idle GPU is stranded: no use to the tasks that usually come.
 
-What usually comes is judged by the GPU tasks that the fleet holds (`mix`): no forecast, and the
+What usually comes is judged by the GPU tasks that the fleet holds (`Census`): no forecast, and the
 same for whoever looks at the same fleet. For each typical class there are two views of a node.
 *Now*: what no task of the class could take of it at once. *In the end*: what is left idle when
 as many tasks of the class came as cpu, memory and GPUs allow. The first alone is the measure of
@@ -14,7 +14,6 @@ numbers for many nodes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from homeport.spec import DeviceNeed
@@ -50,25 +49,56 @@ class Typical:
 Mix = tuple[Typical, ...]
 
 
-def mix(held: Mapping[Requirements, int]) -> Mix:
-    """The typical classes among the GPU tasks that are held, the most frequent first.
+Kind = tuple[int, int, DeviceNeed]
+"""Of a GPU task: milli-cpu, bytes of memory, and its GPUs. What else it needs does not matter."""
 
-    `held`: how many tasks of each class with GPUs there are. Classes that differ only in what
-    does not matter here count together; those that take all GPUs of a node have no typical size.
-    """
-    counts: dict[tuple[int, int, DeviceNeed], int] = {}
-    for needs, count in held.items():
+
+class Census:
+    """How many GPU tasks of each kind there are, and what is typical of them."""
+
+    def __init__(self) -> None:
+        """None."""
+        self._counts: dict[Kind, int] = {}
+        self._total = 0
+        self._mix: Mix | None = ()  # None: not looked at since the last count
+        self._known: Mix = ()
+        self._weights: dict[Kind, int] = {}
+
+    def count(self, needs: Requirements, times: int) -> None:
+        """So many tasks of a class more, or fewer; those of no typical size do not count."""
         need = gpus.need_of(needs)
-        if need is not None and need.count > 0:
-            key = (needs.cpu_millis, needs.memory_bytes, need)
-            counts[key] = counts.get(key, 0) + count
-    total = sum(counts.values())
-    found = [
-        Typical(*key, weight)
-        for key, count in counts.items()
-        if (weight := (2 * SHARES * count + total) // (2 * total))
-    ]
-    return tuple(sorted(found, key=lambda each: (-each.weight, repr(each))))
+        if need is None or need.count < 0:
+            return
+        kind = (needs.cpu_millis, needs.memory_bytes, need)
+        left = self._counts.get(kind, 0) + times
+        if left:
+            self._counts[kind] = left
+        else:
+            del self._counts[kind]
+        self._total += times
+        self._mix = None
+
+    def mix(self) -> Mix:
+        """The typical kinds, the most frequent first: the same value while weights are the same."""
+        if self._mix is None:
+            weights, total = {}, self._total
+            for kind, count in self._counts.items():
+                if weight := (2 * SHARES * count + total) // (2 * total):
+                    weights[kind] = weight
+            if weights != self._weights:
+                self._weights = weights
+                found = (Typical(*kind, weight) for kind, weight in weights.items())
+                self._known = tuple(sorted(found, key=lambda each: (-each.weight, repr(each))))
+            self._mix = self._known
+        return self._mix
+
+    def copy(self) -> Census:
+        """The same, to try things on."""
+        other = Census()
+        other._counts = dict(self._counts)
+        other._total = self._total
+        other._mix, other._known, other._weights = self._mix, self._known, self._weights
+        return other
 
 
 def stranded(typical: Mix, room: Room) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from scheduler.placement import filters, points, static
+from scheduler.placement import filters, points, scores, static
 from scheduler.placement.asks import Ask
 from scheduler.placement.candidates import Candidate
 from scheduler.placement.cells import Cells
@@ -27,27 +27,28 @@ from scheduler.placement.columns import (
     Floats,
 )
 from scheduler.placement.fleet import Fleet
+from scheduler.placement.fragmentation import IMPOSSIBLE, Mix
 from scheduler.placement.presence import Presence
+from scheduler.placement.stranding import Board
 
 NEVER = -np.inf
 FEW_ROWS = 3
 """So many changed rows are looked at one by one, more of them with arrays."""
 LANES_BYTES = 16 << 20
 LANES_MIN = 64
-FRESH = points.few(0) << points.SERVICE_SHIFT
-"""Points of a node without a task of the service."""
 
 
 class Profile:
     """What a class asks, made ready for arrays; one for each class and kind of exclusion."""
 
-    __slots__ = ("allowed", "checks", "limits", "need", "needs")
+    __slots__ = ("bonus", "checks", "limits", "need", "needs", "packs")
 
-    def __init__(self, ask: Ask, allowed: Floats) -> None:
-        """`allowed`: FRESH for each node that can be, NEVER for the others."""
+    def __init__(self, ask: Ask, bonus: Floats, packs: bool) -> None:
+        """`bonus`: what each node has by what it is; NEVER where the task cannot be."""
         needs = ask.needs
         self.needs = needs
-        self.allowed = allowed
+        self.bonus = bonus
+        self.packs = packs
         self.need = np.array([[needs.cpu_millis], [needs.memory_bytes]], dtype=np.float64)
         wanted = (
             (CPU, needs.cpu_millis, filters.cpu),
@@ -63,17 +64,21 @@ class Profile:
             checks.append(filters.ports)
         if needs.tasks_per_node_max:
             checks.append(filters.tasks_per_node)
+        if needs.devices:
+            checks.append(filters.device)
+        if needs.generic:
+            checks.append(filters.generic)
         self.checks = tuple(checks)
 
-    def bonus(self, row: int) -> int:
-        """What a row that is allowed has beside the points of its tasks and its room."""
-        return int(self.allowed.item(row)) - FRESH
+    def same_service(self, count: int) -> int:
+        """The points of having so many tasks of the service."""
+        return 0 if self.packs else points.few(count) << points.SERVICE_SHIFT
 
 
 class Lane:
     """The points of each row, for one class and perhaps one service."""
 
-    __slots__ = ("_own", "_seen", "cells", "presence", "profile", "score")
+    __slots__ = ("_own", "_seen", "_typical", "cells", "is_smooth", "presence", "profile", "score")
 
     def __init__(self, fleet: Fleet, profile: Profile, presence: Presence | None) -> None:
         """Nothing computed yet; with a presence, it listens to that."""
@@ -82,11 +87,13 @@ class Lane:
         self.presence = presence
         self.score: Floats = np.empty(len(columns.rows))
         self._seen = -1
+        self._typical: Mix = ()  # for which fragmentation is counted
+        # Whether a task more changes the points of its row by room and tasks alone.
+        self.is_smooth = True
         # The points of a row that do not depend on what is free there; -inf where it cannot be.
-        self._own = profile.allowed
+        self._own = profile.bonus + profile.same_service(0)
         self.cells = Cells(columns, profile.needs) if profile.needs.spread else None
         if presence is not None:
-            self._own = profile.allowed.copy()
             for node, count in presence.nodes.items():
                 if (candidate := fleet.candidates.get(node)) is not None:
                     self._count(candidate.row, count)
@@ -107,37 +114,40 @@ class Lane:
             self.presence.listeners.remove(self)
 
     def _count(self, row: int, count: int) -> None:
-        if self._own[row] != NEVER:
-            self._own[row] = points.few(count) << points.SERVICE_SHIFT
+        self._own[row] = self.profile.bonus.item(row) + self.profile.same_service(count)
 
     # ------------------------------------------------------------ points
 
-    def refresh(self, columns: Columns) -> None:
-        """Look again at the rows that changed."""
+    def refresh(self, fleet: Fleet) -> None:
+        """Look again at the rows that changed, at all of them when what is typical did."""
+        columns, board = fleet.columns, Board.of(fleet)
+        typical = fleet.census.mix() if board is not None else ()
+        if typical is not self._typical:
+            self._typical, self._seen = typical, -1
         if self._seen == columns.end:
             return
         rows = columns.since(self._seen) if self._seen >= 0 else None
         self._seen = columns.end
+        self.is_smooth = board is None or not (typical or self.profile.needs.devices)
         if rows is None or len(rows) > len(self.score) // 4 + FEW_ROWS:
-            _points(columns.table, self.profile.need, self._own, self.score)
+            _points(columns.table, self.profile, self._own, self.score)
         elif len(rows) <= FEW_ROWS:
             for row in rows.tolist():
                 self.score[row] = self.points(row, columns.rows[row])
         else:
             part = columns.table[: BASE + 1].take(rows, axis=1)
             self.score[rows] = _points(
-                part, self.profile.need, self._own.take(rows), np.empty(len(rows))
+                part, self.profile, self._own.take(rows), np.empty(len(rows))
             )
+        if board is not None and not self.is_smooth:
+            where, steps = board.steps(rows, self.profile.needs, typical)
+            self.score[where] += np.where(steps > IMPOSSIBLE, steps * points.FRAGMENT, NEVER)
 
     def points(self, row: int, candidate: Candidate) -> float:
         """The points of one row, as its candidate is now."""
         if not candidate.is_open:
             return NEVER
-        return (
-            self._own.item(row)
-            + points.room(self.profile.needs, candidate)
-            + points.few(candidate.tasks) * points.TASK_COST
-        )
+        return self._own.item(row) + self._packing(candidate, 0)
 
     def fits(self, fleet: Fleet, ask: Ask, candidate: Candidate) -> bool:
         """Whether a node that can be has room."""
@@ -148,12 +158,15 @@ class Lane:
 
         `count`: how many of the service it has then.
         """
-        return (
-            self.profile.bonus(row)
-            + (points.few(count) << points.SERVICE_SHIFT)
-            + points.room(self.profile.needs, candidate, more)
+        own = int(self.profile.bonus.item(row)) + self.profile.same_service(count)
+        return own + self._packing(candidate, more)
+
+    def _packing(self, candidate: Candidate, more: int) -> int:
+        low = (
+            points.room(self.profile.needs, candidate, more)
             + points.few(candidate.tasks + more) * points.TASK_COST
         )
+        return points.FULLNESS - low if self.profile.packs else low
 
     def room(self, fleet: Fleet, ask: Ask) -> Floats:
         """For how many tasks of the class, one after the other, each row has room.
@@ -169,6 +182,10 @@ class Lane:
             for row in np.flatnonzero((result >= 1) & (self.score > NEVER)).tolist():
                 if filters.ports(fleet, ask, columns.rows[row]) is not None:
                     result[row] = 0
+        for kind, count in needs.generic:
+            for row, each in enumerate(columns.rows):
+                free = each.generic_capacity.get(kind, 0) - each.generic_reserved.get(kind, 0)
+                result[row] = min(result[row], free // count)
         if most := needs.tasks_per_node_max:
             np.minimum(result, most, out=result)
             for node, count in fleet.nodes_of(ask.service).items():
@@ -182,20 +199,27 @@ class Lane:
         table[CPU : MEMORY + 1] -= self.profile.need
         few = np.where(columns.table[TASKS] < points.COUNT_MAX, points.TASK_COST, 0)
         table[BASE] -= few
-        more = 1 << points.SERVICE_SHIFT
-        own = np.where(self._own >= more, self._own - more, self._own)
-        return _points(table, self.profile.need, own, np.empty(len(own)))
+        own = self._own
+        if not self.profile.packs:
+            more = 1 << points.SERVICE_SHIFT
+            bonus = self.profile.bonus
+            has_less = own - np.where(bonus > NEVER, bonus, 0) >= more  # not as many as count
+            own = np.where(has_less, own - more, own)
+        return _points(table, self.profile, own, np.empty(len(own)))
 
 
-def _points(table: Floats, need: Floats, own: Floats, out: Floats) -> Floats:
-    """The points of all rows of a table, in `out`; rows without room get something low."""
-    free = np.subtract(table[CPU : MEMORY + 1], need)
+def _points(table: Floats, profile: Profile, own: Floats, out: Floats) -> Floats:
+    """The points of all rows of a table, in `out`; rows without room get whatever it is."""
+    free = np.subtract(table[CPU : MEMORY + 1], profile.need)
     np.divide(free, table[CPU_UNIT : MEMORY_UNIT + 1], out=free)
     np.floor(free, out=free)
     np.add(free[0], free[1], out=out)
     np.multiply(out, 0.5, out=out)
     np.floor(out, out=out)
     np.add(out, table[BASE], out=out)
+    if profile.packs:
+        np.subtract(points.FULLNESS, out, out=out)
+        out[out == np.inf] = NEVER
     np.add(out, own, out=out)
     return out
 
@@ -234,18 +258,20 @@ class Lanes:
         self._lanes[key] = lane  # the last used is the last to go
         if len(self._lanes) > self._most:
             self._lanes.pop(next(iter(self._lanes))).close()
-        lane.refresh(fleet.columns)
+        lane.refresh(fleet)
         return lane
 
     def _profile(self, fleet: Fleet, ask: Ask, kind: tuple[object, ...]) -> Profile:
-        found = self._profiles.pop(kind, None) or Profile(ask, self._where(fleet, ask))
+        found = self._profiles.pop(kind, None)
+        if found is None:
+            found = Profile(ask, self._bonus(fleet, ask), scores.packs(fleet, ask))
         self._profiles[kind] = found
         if len(self._profiles) > self._most:
             del self._profiles[next(iter(self._profiles))]
         return found
 
-    def _where(self, fleet: Fleet, ask: Ask) -> Floats:
-        """FRESH for each node that is what the task needs, NEVER for the others."""
+    def _bonus(self, fleet: Fleet, ask: Ask) -> Floats:
+        """The wishes that each node meets; NEVER where it is not what the task needs."""
         needs = ask.needs
         key = (
             needs.driver,
@@ -254,12 +280,15 @@ class Lanes:
             needs.oci_runtime,
             needs.node,
             needs.constraints,
+            needs.preferences,
+            needs.tolerations,
+            needs.paths,
             ask.excluded,
             ask.needs_lease,
         )
         found = self._allowed.get(key)
         if found is None:
-            found = np.where(static.mask(fleet, ask), FRESH, NEVER)
+            found = np.where(static.mask(fleet, ask), static.wishes(fleet, ask), NEVER)
             self._allowed[key] = found
             if len(self._allowed) > self._most:
                 del self._allowed[next(iter(self._allowed))]

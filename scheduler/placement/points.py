@@ -12,10 +12,21 @@ from scheduler.placement.requirements import Requirements
 COUNT_MAX = 1023
 """Counts beyond it weigh the same."""
 SERVICE_SHIFT = 26
+WISH = (1 << SERVICE_SHIFT) // 10
+"""What one point of a weight is worth: ten of them are one task of the service fewer."""
+FRAGMENT = 1 << 20
+"""What a step of `fragmentation` is worth: a whole GPU is as bad to strand as one or two tasks of
+the service are to join."""
+AVOID = 100
+"""The weight of a taint that says AVOID."""
 ROOM_UNIT = 1 << 20
 """The points of a node of which nothing is reserved."""
 TASK_COST = ROOM_UNIT // 64
 """A task takes at least this much room: most tasks at home reserve nothing."""
+
+
+FULLNESS = ROOM_UNIT + COUNT_MAX * TASK_COST
+"""The points of room and of few tasks together on an empty node; packing counts down from it."""
 
 
 def few(count: int) -> int:

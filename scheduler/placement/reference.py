@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from homeport.model import Grant
 from scheduler.cluster.observed import Refusal
-from scheduler.placement import filters, scores
+from scheduler.placement import filters, granting, scores
 from scheduler.placement.asks import Ask, Placed, Unplaced
 from scheduler.placement.fleet import Candidate, Fleet
 
@@ -33,9 +34,19 @@ def place(fleet: Fleet, batch: Sequence[Ask]) -> list[Placed | Unplaced]:
             hopeless[kind] = refused
             answers.append(Unplaced(ask=ask, refusals=refused))
         else:
-            fleet.task_added(ask.task, ask.on(best.id))
-            answers.append(Placed(ask=ask, node=best.id))
+            answers.append(assume(fleet, ask, best))
     return answers
+
+
+def assume(fleet: Fleet, ask: Ask, node: Candidate) -> Placed:
+    """Let the fleet count the task on a node where nothing refuses it; grant it its devices."""
+    grants: tuple[Grant, ...] = ()
+    if ask.needs.devices:
+        found = granting.grants(ask.needs, node, fleet.census.mix())
+        assert found is not None, "no rule refused it"
+        grants = found
+    fleet.task_added(ask.task, ask.on(node.id), grants)
+    return Placed(ask=ask, node=node.id, grants=grants)
 
 
 def is_placeable(fleet: Fleet, ask: Ask) -> bool:

@@ -1,19 +1,31 @@
 """Which node is best? Points by named parts; the sum decides, the highest wins.
 
-The parts are ranked: each has a range of its own in one integer, so that a lower part
-only decides between nodes which are equal in all higher ones. From the most important:
-what the user wishes (spread preferences, in their order), then few tasks of the same
-service, then room. Fixed-point integers below 2**62: an engine over arrays must come to
-the same sums. Ties go to the lowest node name.
+Parts are ranked: each has a range of its own in one integer, so that a lower part only
+decides between nodes which are equal in all higher ones. From the most important: spread
+preferences, in their order; then few tasks of the same service; then room. Wishes with a
+weight are traded against tasks of the same service: ten points of weight are worth one task.
+So are stranded GPUs. Packing turns the lower parts round. Fixed-point integers below 2**62: an
+engine over arrays must come to the same sums. Ties go to the lowest node name.
 """
 
 from __future__ import annotations
 
+from homeport.spec import Strategy
+from scheduler.placement import filters, fragmentation, granting
 from scheduler.placement.asks import Ask
 from scheduler.placement.fleet import Candidate, Fleet
-from scheduler.placement.points import COUNT_MAX, SERVICE_SHIFT, TASK_COST, few, room
+from scheduler.placement.points import (
+    COUNT_MAX,
+    FRAGMENT,
+    FULLNESS,
+    SERVICE_SHIFT,
+    TASK_COST,
+    WISH,
+    few,
+    room,
+)
 
-PREFERENCE_SHIFTS = (46, 36)
+PREFERENCE_SHIFTS = (50, 40)
 """Of the first and second spread preference; further ones are not scored."""
 
 __all__ = ["COUNT_MAX", "PREFERENCE_SHIFTS", "SERVICE_SHIFT", "parts", "total"]
@@ -25,10 +37,38 @@ def parts(fleet: Fleet, ask: Ask, node: Candidate) -> Parts:
     """Each part's points, the most important first."""
     return (
         *preferences(fleet, ask, node),
-        ("same-service", few(fleet.nodes_of(ask.service).get(node.id, 0)) << SERVICE_SHIFT),
-        ("room", room(ask.needs, node)),
-        ("tasks", few(node.tasks) * TASK_COST),
+        *wishes(ask, node),
+        *_fragmentation(fleet, ask, node),
+        *_packing(fleet, ask, node),
     )
+
+
+def packs(fleet: Fleet, ask: Ask) -> bool:
+    """Whether full nodes are better than empty ones."""
+    return (ask.needs.strategy or fleet.strategy) is Strategy.BINPACK
+
+
+def wishes(ask: Ask, node: Candidate) -> Parts:
+    """What the user would like, by weight, of what a node is."""
+    liked = sum(
+        each.weight for each in ask.needs.preferences if filters.holds(each.constraint, node.facts)
+    )
+    return (("preferences", liked * WISH),) if ask.needs.preferences else ()
+
+
+def _fragmentation(fleet: Fleet, ask: Ask, node: Candidate) -> Parts:
+    if not node.gpus:
+        return ()
+    steps, _ = fragmentation.best(fleet.census.mix(), granting.room_of(node), ask.needs)
+    return (("fragmentation", steps * FRAGMENT),)
+
+
+def _packing(fleet: Fleet, ask: Ask, node: Candidate) -> Parts:
+    free, tasks = room(ask.needs, node), few(node.tasks) * TASK_COST
+    if packs(fleet, ask):
+        return (("packed", FULLNESS - free - tasks),)
+    same = few(fleet.nodes_of(ask.service).get(node.id, 0)) << SERVICE_SHIFT
+    return (("same-service", same), ("room", free), ("tasks", tasks))
 
 
 def total(fleet: Fleet, ask: Ask, node: Candidate) -> int:

@@ -12,10 +12,10 @@ from collections.abc import Callable, Hashable
 import numpy as np
 
 from homeport.spec import Constraint
-from scheduler.placement import filters
+from scheduler.placement import filters, points
 from scheduler.placement.asks import Ask
 from scheduler.placement.candidates import Candidate
-from scheduler.placement.columns import Mask
+from scheduler.placement.columns import Floats, Mask
 from scheduler.placement.fleet import Fleet
 
 Aspect = Callable[[Candidate], Hashable]
@@ -35,6 +35,9 @@ def mask(fleet: Fleet, ask: Ask) -> Mask:
         )
     for each in needs.constraints:
         result &= _constraint(fleet, each)
+    result &= _by(fleet, "taints", _taints, lambda node: filters.taint(fleet, ask, node) is None)
+    if needs.paths:
+        result &= _by(fleet, "paths", _paths, lambda node: filters.path(fleet, ask, node) is None)
     if ask.needs_lease:
         result &= _by(
             fleet, "unfenced", _unfenced, lambda node: filters.fencing(fleet, ask, node) is None
@@ -47,6 +50,14 @@ def mask(fleet: Fleet, ask: Ask) -> Mask:
     for node in ask.excluded:
         if (candidate := fleet.candidates.get(node)) is not None:
             result[candidate.row] = False
+    return result
+
+
+def wishes(fleet: Fleet, ask: Ask) -> Floats:
+    """The points of each row by what its node is."""
+    result = np.zeros(len(fleet.columns.rows))
+    for each in ask.needs.preferences:
+        result += _constraint(fleet, each.constraint) * float(each.weight * points.WISH)
     return result
 
 
@@ -83,3 +94,11 @@ def _runtimes(node: Candidate) -> Hashable:
 
 def _unfenced(node: Candidate) -> Hashable:
     return node.unfenced
+
+
+def _taints(node: Candidate) -> Hashable:
+    return node.taints
+
+
+def _paths(node: Candidate) -> Hashable:
+    return (node.path_patterns, node.paths)

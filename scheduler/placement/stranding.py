@@ -16,7 +16,9 @@ import numpy.typing as npt
 
 from homeport import devices
 from homeport.spec import DeviceNeed
-from scheduler.placement import gpus
+from scheduler.placement import gpus, granting
+from scheduler.placement.columns import Columns, Floats, Mask, Rows
+from scheduler.placement.fleet import Fleet
 from scheduler.placement.fragmentation import (
     CPU_PART,
     END,
@@ -29,15 +31,15 @@ from scheduler.placement.fragmentation import (
     VIEWS,
     Mix,
 )
-from scheduler.placement.gpus import Look
+from scheduler.placement.gpus import Look, Room
 from scheduler.placement.requirements import Requirements
 
 Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
-Mask = npt.NDArray[np.bool_]
 
 LINES = devices.WHOLE_MILLIS + 1
 """Of each look: one for each thousandth that may be left."""
+FEW = 16
+"""So many rows are computed without asking which of them are equal."""
 GPUS_SHIFT, MILLIS_SHIFT = 20, 32
 """Within a number of the table: copies, then GPUs, then thousandths."""
 
@@ -51,7 +53,7 @@ class Rooms:
     look: Ints  # rows x GPUs: which of the looks; -1: the node has not so many GPUs
     free: Ints  # rows x GPUs: thousandths; 0 where there is no GPU
 
-    def take(self, rows: npt.NDArray[np.intp]) -> Rooms:
+    def take(self, rows: Rows) -> Rooms:
         """Some of them."""
         return Rooms(
             self.cpu_millis[rows], self.memory_bytes[rows], self.look[rows], self.free[rows]
@@ -146,6 +148,84 @@ class Table:
         return result
 
 
+class Board:
+    """The nodes of a fleet that have GPUs, as arrays that follow its columns."""
+
+    __slots__ = ("_looks", "_place", "_rooms", "_rows", "_seen", "_state", "_states", "_table")
+
+    def __init__(self, columns: Columns) -> None:
+        """As the candidates are now."""
+        having = [candidate.row for candidate in columns.rows if candidate.gpus]
+        self._rows: Rows = np.array(having, dtype=np.intp)
+        self._place: Rows = np.full(len(columns.rows), -1, dtype=np.intp)
+        self._place[self._rows] = np.arange(len(having))
+        nodes = [columns.rows[row] for row in having]
+        looks = sorted({(gpu.vendor, gpu.model) for node in nodes for gpu in node.gpus})
+        self._looks = tuple(looks)
+        most = max((len(node.gpus) for node in nodes), default=0)
+        look = np.full((len(nodes), most), -1, dtype=np.int64)
+        for place, node in enumerate(nodes):
+            numbers = [looks.index((gpu.vendor, gpu.model)) for gpu in node.gpus]
+            look[place, : len(numbers)] = numbers
+        self._rooms = Rooms(np.zeros(len(nodes)), np.zeros(len(nodes)), look, np.zeros_like(look))
+        # Nodes of which the same is left have the same points: each such state has a number.
+        self._states: dict[Room, int] = {}
+        self._state: Rows = np.zeros(len(nodes), dtype=np.intp)
+        self._table: tuple[Mix, Table] | None = None
+        self._seen = columns.end
+        for row in having:
+            self._write(columns, row)
+
+    @staticmethod
+    def of(fleet: Fleet) -> Board | None:
+        """That of a fleet, up to date with its columns; None: no node has a GPU."""
+        columns = fleet.columns
+        if "board" not in columns.derived:
+            has = any(candidate.gpus for candidate in columns.rows)
+            columns.derived["board"] = Board(columns) if has else None
+        board: Board | None = columns.derived["board"]
+        if board is not None and board._seen != columns.end:
+            board._follow(columns)
+        return board
+
+    def steps(self, rows: Rows | None, needs: Requirements, typical: Mix) -> tuple[Rows, Ints]:
+        """(rows with GPUs among these, their points); None: all rows."""
+        places = np.arange(len(self._rows))
+        if rows is not None:
+            places = self._place[rows]
+            places = places[places >= 0]
+        if not len(places):
+            return self._rows[places], np.zeros(0, dtype=np.int64)
+        if self._table is None or self._table[0] is not typical:
+            self._table = (typical, Table(typical, self._looks))
+        table = self._table[1]
+        if len(places) <= FEW:
+            return self._rows[places], table.points(self._rooms.take(places), needs)
+        _, first, back = np.unique(self._state[places], return_index=True, return_inverse=True)
+        found = table.points(self._rooms.take(places[first]), needs)
+        return self._rows[places], found[back]
+
+    def _follow(self, columns: Columns) -> None:
+        changed = columns.since(self._seen)
+        self._seen = columns.end
+        if changed is None:
+            changed = self._rows
+        if len(self._states) > 8 * len(self._rows) + 1024:
+            self._states.clear()
+            changed = self._rows
+        for row in dict.fromkeys(changed.tolist()):
+            if self._place[row] >= 0:
+                self._write(columns, row)
+
+    def _write(self, columns: Columns, row: int) -> None:
+        place = self._place[row]
+        room = granting.room_of(columns.rows[row])
+        self._rooms.cpu_millis[place] = room.cpu_millis
+        self._rooms.memory_bytes[place] = room.memory_bytes
+        self._rooms.free[place, : len(room.free)] = room.free
+        self._state[place] = self._states.setdefault(room, len(self._states))
+
+
 def _divisor(amounts: Sequence[int]) -> Floats:
     """What asks for nothing is limited by nothing: not a number, which `fmin` passes over."""
     return np.array([amount or np.nan for amount in amounts], dtype=np.float64)
@@ -161,7 +241,7 @@ def _floored(saved: Floats) -> Ints:
     return np.where(np.isneginf(steps), IMPOSSIBLE, steps).astype(np.int64)
 
 
-def _first_of_each(rooms: Rooms, usable: Mask) -> tuple[npt.NDArray[np.intp], Ints]:
+def _first_of_each(rooms: Rooms, usable: Mask) -> tuple[Rows, Ints]:
     """(rows, places) of the first usable GPU of each different one in a row."""
     first = usable.copy()
     kind = np.where(usable, rooms.look * LINES + rooms.free, -1)

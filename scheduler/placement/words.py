@@ -55,6 +55,10 @@ def _clause(refusal: Refusal) -> str:
             return f"has no OCI runtime {needed}; its engine has: {had or 'only its default'}"
         case "constraint":
             return f"does not satisfy {needed}; there it is {had or 'not set'}"
+        case "taint":
+            return f"has the taint {needed}, which this service does not tolerate"
+        case "path":
+            return f"has no {had}, and the bind of {needed} needs it to be there already"
         case "volume":
             return f"does not have volume {needed}, whose data is on {had}"
         case "excluded":
@@ -72,6 +76,10 @@ def _clause(refusal: Refusal) -> str:
             return f"has {had} pids free of reservations, and {needed} are needed"
         case "disk":
             return f"has {_size(had)} of disk free of reservations, and {_size(needed)} is needed"
+        case "generic":
+            return f"has {had} free of reservations, and {needed} is needed"
+        case "device":
+            return f"has {had} of {needed} free"
         case other:
             return f"is refused by {other} (needs {needed}, has {had})"
 
@@ -87,6 +95,8 @@ _SINGULAR = {
     "platform": "is of another platform",
     "oci-runtime": "lacks the OCI runtime",
     "constraint": "does not satisfy a constraint",
+    "taint": "has a taint that it does not tolerate",
+    "path": "lacks a path that it binds",
     "volume": "does not have its volume",
     "excluded": "could not run it a short while ago",
     "tasks-per-node": "has as many of its tasks as allowed",
@@ -95,6 +105,8 @@ _SINGULAR = {
     "cpu": "lacks cpu",
     "pids": "lacks pids",
     "disk": "lacks disk",
+    "generic": "lacks a generic resource",
+    "device": "lacks a device",
 }
 _PLURAL = {
     "ready": "are not ready",
@@ -107,6 +119,8 @@ _PLURAL = {
     "platform": "are of another platform",
     "oci-runtime": "lack the OCI runtime",
     "constraint": "do not satisfy a constraint",
+    "taint": "have a taint that it does not tolerate",
+    "path": "lack a path that it binds",
     "volume": "do not have its volume",
     "excluded": "could not run it a short while ago",
     "tasks-per-node": "have as many of its tasks as allowed",
@@ -115,6 +129,8 @@ _PLURAL = {
     "cpu": "lack cpu",
     "pids": "lack pids",
     "disk": "lack disk",
+    "generic": "lack a generic resource",
+    "device": "lack a device",
 }
 
 

@@ -10,8 +10,17 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from homeport.model import Availability, Inventory, Node, NodeId
-from homeport.spec import Constraint, ConstraintOperator, Resources, pairs
+from homeport.model import Availability, Inventory, Node, NodeId, Overcommit, Taint
+from homeport.spec import (
+    Constraint,
+    ConstraintOperator,
+    Preference,
+    Resources,
+    Strategy,
+    TaintEffect,
+    Toleration,
+    pairs,
+)
 from scheduler.placement import engine, filters, reference, scores
 from scheduler.placement.asks import Ask, Placed
 from scheduler.placement.columns import Columns
@@ -36,11 +45,13 @@ def maybe(strategy, default):
 def nodes(draw, which):
 
     labels = {"zone": draw(st.sampled_from(ZONES)), "rack": draw(st.sampled_from("ab"))}
+    labels["watts"] = draw(st.sampled_from(("", "3.5", "4", "15", "few")))
     capacity = Resources(
         cpu_millis=draw(st.sampled_from((0, 1000, 3000, 4000))),
         memory_bytes=draw(st.sampled_from((0, 3 << 20, 10 << 20, 10 << 20))),
         pids=draw(maybe(st.just(7), 0)),
         disk_bytes=draw(maybe(st.just(50), 0)),
+        generic=draw(maybe(st.just((("stick", "3"),)), ())),
     )
     return Node(
         id=NodeId(f"id-n{which}"),
@@ -48,6 +59,10 @@ def nodes(draw, which):
         name=draw(st.sampled_from((f"n{9 - which}", f"m{which}"))),
         number=which,
         availability=draw(maybe(st.sampled_from(Availability), Availability.ACTIVE)),
+        overcommit=draw(
+            maybe(st.just(Overcommit(cpu_percent=250, memory_percent=80)), Overcommit())
+        ),
+        generic=draw(maybe(st.just((("stick", "2"), ("licence", "9"))), ())),
         labels=pairs({key: value for key, value in labels.items() if value}),
         inventory=Inventory(
             hostname=f"host{which}",
@@ -57,7 +72,10 @@ def nodes(draw, which):
             drivers=draw(maybe(st.just(("PROCESS",)), ("DOCKER", "PROCESS"))),
             oci_runtimes=draw(maybe(st.just(("runc", "runsc")), ("runc",))),
             unfenced=draw(maybe(st.just("it sees no processes"), "")),
+            paths=draw(st.sampled_from((("/mnt",), ("/mnt", "/mnt/nas")))),
+            path_patterns=draw(maybe(st.just(()), ("/*", "/mnt/*"))),
         ),
+        taints=tuple(draw(maybe(st.lists(taints, max_size=2), ()))),
     )
 
 
@@ -68,14 +86,30 @@ states = st.fixed_dictionaries(
         "unfenced": maybe(st.just("two machines have its key"), ""),
     }
 )
+values = st.sampled_from(("east", "a", "host1", "n8", "arm64", "id-n2", "4", "[a-e].*"))
 constraints = st.builds(
     Constraint,
-    key=st.sampled_from((*KEYS, "node.platform.arch", "node.id")),
-    operator=st.sampled_from((ConstraintOperator.EQ, ConstraintOperator.NE)),
-    value=st.sampled_from(("east", "a", "host1", "n8", "arm64", "id-n2")),
+    key=st.sampled_from((*KEYS, "node.platform.arch", "node.id", "node.labels.watts")),
+    operator=st.sampled_from(ConstraintOperator),
+    value=values,
+    values=st.lists(values, max_size=2).map(tuple),
+)
+taints = st.builds(
+    Taint,
+    key=st.sampled_from("gh"),
+    value=st.sampled_from(("", "yes")),
+    effect=st.sampled_from(TaintEffect),
+)
+tolerations = st.builds(
+    Toleration,
+    key=st.sampled_from(("g", "h", "")),
+    value=st.sampled_from((None, "", "yes")),
+    effect=st.none() | st.sampled_from(TaintEffect),
 )
 classes = st.builds(
     Requirements,
+    tolerations=maybe(st.lists(tolerations, min_size=1, max_size=2).map(tuple), ()),
+    paths=maybe(st.just(("/mnt/nas/films",)), ()),
     driver=maybe(st.just("PROCESS"), "DOCKER"),
     architecture=maybe(st.just("arm64"), ""),
     oci_runtime=maybe(st.just("runsc"), ""),
@@ -96,6 +130,14 @@ classes = st.builds(
     ),
     constraints=maybe(st.lists(constraints, max_size=2).map(tuple), ()),
     spread=maybe(st.lists(st.sampled_from(KEYS), max_size=3, unique=True).map(tuple), ()),
+    preferences=maybe(
+        st.lists(
+            st.builds(Preference, constraint=constraints, weight=number(-100, 100)), max_size=2
+        ).map(tuple),
+        (),
+    ),
+    strategy=maybe(st.sampled_from(Strategy), None),
+    generic=maybe(st.sampled_from(((("stick", 1),), (("licence", 2), ("stick", 1)))), ()),
     tasks_per_node_max=maybe(number(1, 3), 0),
     volumes=maybe(st.lists(st.sampled_from(VOLUMES), max_size=2, unique=True).map(tuple), ()),
 )
@@ -178,7 +220,9 @@ def test_the_engine_answers_as_the_reference_does(data):
     kinds = [*services, (services[0][0], draw(classes))]  # another generation of the first
     for _ in range(draw(number(1, 8))):
         match draw(
-            st.sampled_from(("place", "place", "place", "undo", "node", "gone", "volume", "copy"))
+            st.sampled_from(
+                ("place", "place", "place", "undo", "node", "gone", "volume", "strategy", "copy")
+            )
         ):
             case "place":
                 answers = twins.place(draw(batches(kinds)))
@@ -196,6 +240,8 @@ def test_the_engine_answers_as_the_reference_does(data):
             case "volume":
                 volume = draw(st.sampled_from(VOLUMES))
                 twins.both("volume_added", volume, NodeId(f"id-n{draw(number(0, 7))}"))
+            case "strategy":
+                twins.both("strategy_changed", draw(st.sampled_from(Strategy)))
             case "copy":
                 twins.fast = twins.fast.copy()
             case _:

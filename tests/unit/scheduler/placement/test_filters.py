@@ -4,14 +4,19 @@ from dataclasses import replace
 
 import pytest
 
-from homeport.model import Availability, Condition, Inventory, NodeState, NodeStatus
+from homeport.model import Availability, Condition, Inventory, NodeState, NodeStatus, Taint
 from homeport.spec import (
     Constraint,
     ConstraintOperator,
+    ConstraintOperator as Op,
     ContainerSpec,
+    Mount,
+    MountKind,
     PlacementSpec,
     Port,
     Resources,
+    TaintEffect,
+    Toleration,
     VolumeSpec,
     pairs,
 )
@@ -59,8 +64,8 @@ def refused(wanted, *, others=(), volumes=(), **node_fields):
     return [(each.rule, each.needed, each.had) for each in found]
 
 
-def constrained(key, operator, value):
-    constraint = Constraint(key=key, operator=operator, value=value)
+def constrained(key, operator, value="", values=()):
+    constraint = Constraint(key=key, operator=operator, value=value, values=values)
     return spec("web", placement=PlacementSpec(constraints=(constraint,)))
 
 
@@ -350,3 +355,107 @@ def test_a_summary_counts_nodes_by_reason():
     world.rest()
     reason = world.observed.waiting[service][1].reason
     assert reason.endswith("none of 3 nodes will do: 2 lack cpu, 1 is not ready")
+
+
+FACTS = {
+    "node.id": "n1",
+    "node.hostname": "pi4",
+    "hostname": "raspberry",
+    "node.platform.arch": "aarch64",
+    "node.labels.disk": "ssd",
+    "node.labels.watts": "4.50",
+    "node.labels.empty": "",
+}
+
+
+@pytest.mark.parametrize(
+    ("key", "operator", "value", "expected"),
+    [
+        ("node.labels.disk", Op.EQ, "ssd", True),
+        ("node.labels.disk", Op.NE, "ssd", False),
+        ("node.labels.none", Op.EQ, "", False),
+        ("node.labels.none", Op.NE, "", True),
+        ("node.labels.disk", Op.IN, ("hdd", "ssd"), True),
+        ("node.labels.disk", Op.IN, ("hdd",), False),
+        ("node.labels.none", Op.IN, ("hdd",), False),
+        ("node.labels.disk", Op.NOT_IN, ("hdd",), True),
+        ("node.labels.disk", Op.NOT_IN, ("ssd",), False),
+        ("node.labels.none", Op.NOT_IN, ("ssd",), True),
+        ("node.labels.empty", Op.EXISTS, "", True),
+        ("node.labels.none", Op.EXISTS, "", False),
+        ("node.labels.empty", Op.ABSENT, "", False),
+        ("node.labels.none", Op.ABSENT, "", True),
+        ("node.labels.watts", Op.LESS, "4.6", True),
+        ("node.labels.watts", Op.LESS, "4.5", False),
+        ("node.labels.watts", Op.LESS, "10", True),
+        ("node.labels.watts", Op.GREATER, "4.4", True),
+        ("node.labels.watts", Op.GREATER, "4.5", False),
+        ("node.labels.watts", Op.GREATER, "-10", True),
+        ("node.labels.disk", Op.LESS, "4", False),
+        ("node.labels.disk", Op.GREATER, "4", False),
+        ("node.labels.none", Op.LESS, "4", False),
+        ("node.labels.none", Op.GREATER, "4", False),
+        ("node.labels.disk", Op.MATCHES, "s+d", True),
+        ("node.labels.disk", Op.MATCHES, "s", False),
+        ("node.labels.none", Op.MATCHES, ".*", False),
+        ("node.labels.disk", Op.NOT_MATCHES, "s+d", False),
+        ("node.labels.none", Op.NOT_MATCHES, ".*", True),
+        ("node.hostname", Op.EQ, "raspberry", True),
+        ("node.hostname", Op.NE, "pi4", False),
+        ("node.hostname", Op.IN, ("nas", "raspberry"), True),
+        ("node.hostname", Op.MATCHES, "pi[0-9]", True),
+        ("node.hostname", Op.NOT_MATCHES, "rasp.*", False),
+        ("node.platform.arch", Op.EQ, "arm64", True),
+        ("node.platform.arch", Op.IN, ("amd64", "arm64"), True),
+        ("node.platform.arch", Op.NOT_IN, ("arm64",), False),
+    ],
+)
+def test_when_a_constraint_holds(key, operator, value, expected):
+    said = {"values": value} if isinstance(value, tuple) else {"value": value}
+    assert filters.holds(Constraint(key=key, operator=operator, **said), FACTS) is expected
+
+
+GPU = Taint(key="gpu", value="yes", effect=TaintEffect.REFUSE)
+REFUSED = [("taint", "gpu=yes:refuse", "")]
+
+
+@pytest.mark.parametrize(
+    ("effect", "toleration", "expected"),
+    [
+        pytest.param("REFUSE", None, REFUSED, id="refuse"),
+        pytest.param("EVICT", None, [("taint", "gpu=yes:evict", "")], id="evict"),
+        pytest.param("AVOID", None, [], id="avoid is a wish"),
+        pytest.param("REFUSE", Toleration(), [], id="everything is tolerated"),
+        pytest.param("REFUSE", Toleration(key="gpu"), [], id="the key is tolerated"),
+        pytest.param("REFUSE", Toleration(value="yes"), [], id="the value is tolerated"),
+        pytest.param(
+            "REFUSE", Toleration(effect=TaintEffect.REFUSE), [], id="the effect is tolerated"
+        ),
+        pytest.param("REFUSE", Toleration(key="old"), REFUSED, id="another key is tolerated"),
+        pytest.param("REFUSE", Toleration(value=""), REFUSED, id="another value is tolerated"),
+        pytest.param(
+            "REFUSE",
+            Toleration(effect=TaintEffect.EVICT),
+            REFUSED,
+            id="another effect is tolerated",
+        ),
+    ],
+)
+def test_a_taint_keeps_away_what_does_not_tolerate_it(effect, toleration, expected):
+    tolerations = (toleration,) if toleration is not None else ()
+    wanted = spec("web", placement=PlacementSpec(tolerations=tolerations))
+    assert refused(wanted, taints=(replace(GPU, effect=TaintEffect[effect]),)) == expected
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("/mnt/nas/films", []),
+        ("/mnt/usb/films", [("path", "/mnt/usb/films", "/mnt/usb")]),
+        ("/var/lib/x", []),
+    ],
+)
+def test_a_path_that_must_be_there_is_looked_for_where_it_is_listed(source, expected):
+    mount = Mount(kind=MountKind.BIND, source=source, target="/x", bind_create_host_path=False)
+    lists = replace(HAS, paths=("/mnt", "/mnt/nas"), path_patterns=("/mnt/*",))
+    assert refused(spec("web", mounts=(mount,)), inventory=lists) == expected

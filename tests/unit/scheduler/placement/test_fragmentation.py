@@ -28,6 +28,13 @@ def room(*free, cpu=8000, memory=64 * GIB, look=LOOKS[0]):
     return Room(cpu, memory, (look,) * len(free), free)
 
 
+def mix_of(held):
+    census = fragmentation.Census()
+    for needs, count in held.items():
+        census.count(needs, count)
+    return census.mix()
+
+
 def typical(cpu, memory, need, weight=1):
     return Typical(cpu, memory, need, weight)
 
@@ -79,19 +86,19 @@ def test_typical_is_what_is_held_often_enough():
         asks(1000, GIB, DeviceNeed(kind="gpu", name="GPU-1")): 50,
         NOTHING: 50,
     }
-    assert fragmentation.mix(held) == (
+    assert mix_of(held) == (
         typical(1000, GIB, gpu(500), 39),
         typical(2000, GIB, gpu(), 25),
         typical(1000, GIB, gpu(10), 1),
     )
     held[asks(1000, GIB, gpu(500))] = 600
-    assert [each.weight for each in fragmentation.mix(held)] == [60, 4]
-    assert fragmentation.mix({}) == ()
+    assert [each.weight for each in mix_of(held)] == [60, 4]
+    assert mix_of({}) == ()
 
 
 def test_the_order_of_what_is_held_does_not_matter():
     held = [(asks(cpu, GIB, gpu(share)), 3) for cpu in (1, 2, 3) for share in (300, 700)]
-    assert fragmentation.mix(dict(held)) == fragmentation.mix(dict(reversed(held)))
+    assert mix_of(dict(held)) == mix_of(dict(reversed(held)))
 
 
 # ---------------------------------------------------------------- stranded
@@ -192,7 +199,7 @@ def arrays(nodes):
     st.one_of(classes, plain),
 )
 def test_arrays_give_the_points_of_the_reference(nodes, held, asked):
-    mix = fragmentation.mix(held)
+    mix = mix_of(held)
     table = stranding.Table(mix, LOOKS)
     expected = [fragmentation.best(mix, node, asked)[0] for node in nodes]
     assert table.points(arrays(nodes), asked).tolist() == expected
@@ -201,7 +208,7 @@ def test_arrays_give_the_points_of_the_reference(nodes, held, asked):
 @given(rooms(), st.dictionaries(classes, st.integers(1, 40), max_size=6), classes)
 def test_points_are_of_the_best_choice_among_all_gpus(node, held, asked):
     """Every GPU that could be given is tried: the choices that are offered miss none better."""
-    mix = fragmentation.mix(held)
+    mix = mix_of(held)
     need = gpus.need_of(asked)
     assume(need.count == 1)
     points, option = fragmentation.best(mix, node, asked)
@@ -224,7 +231,7 @@ def test_points_are_of_the_best_choice_among_all_gpus(node, held, asked):
 
 @given(rooms(), st.dictionaries(classes, st.integers(1, 40), max_size=6))
 def test_no_more_is_stranded_than_is_idle(node, held):
-    mix = fragmentation.mix(held)
+    mix = mix_of(held)
     weights = sum(each.weight for each in mix)
     assert 0 <= fragmentation.stranded(mix, node) <= weights * VIEWS * sum(node.free)
 
@@ -236,6 +243,6 @@ def test_weights_are_parts_of_all_that_is_held(held):
         if gpus.need_of(needs).count > 0:
             kinds[(needs.cpu_millis, needs.memory_bytes, gpus.need_of(needs))] += count
     total = sum(kinds.values())
-    for each in fragmentation.mix(held):
+    for each in mix_of(held):
         exact = 64 * kinds[(each.cpu_millis, each.memory_bytes, each.need)] / total
         assert abs(each.weight - exact) <= 0.5
