@@ -43,6 +43,8 @@ from scheduler.store.mirror import MirrorChange
 JOIN_TRIES = 5
 CHECK_SECONDS_MIN = 0.05
 REFUSED_RETRY_MS = 30_000
+DOUBT_RETRY_MS = 5_000
+"""Well below the silence after which a node is down, which counts from an operator's word."""
 FAREWELL_SECONDS = 1.0
 
 log = structlog.get_logger(__name__)
@@ -186,9 +188,19 @@ class Dispatcher:
             elif isinstance(record, Node):
                 self._node_committed(record, change)
             elif isinstance(record, Cluster) and _begins_anew(change):
-                # Also what no record changes is another now: fence tokens carry the incarnation.
-                for session in self.sessions.values():
-                    session.tell_all_again()
+                self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        """An operator accepted what the store holds: the next incarnation begins."""
+        # Also what no record changes is another now: fence tokens carry the incarnation.
+        for session in self.sessions.values():
+            session.tell_all_again()
+        # Whoever was silent because nobody was let in is not judged by that.
+        now = self._authority.clock.boottime()
+        for node, each in list(self._authority.observed.liveness.items()):
+            stored = self._authority.mirror.tables.node(node)
+            if stored is not None and not stored.lost_ms and node not in self.sessions:
+                self._set(node, liveness.unjudged(each, now))
 
     def _node_committed(self, node: Node, change: MirrorChange) -> None:
         if change.new is None:
@@ -313,7 +325,9 @@ class Dispatcher:
         await self._weigh(hello)
         refusal = self._refusal(hello)
         if refusal is not None:
-            farewell = dispatcher_pb2.Farewell(reason=refusal, retry_after_ms=REFUSED_RETRY_MS)
+            is_doubt = self._authority.doubt is not None
+            pause_ms = DOUBT_RETRY_MS if is_doubt else REFUSED_RETRY_MS
+            farewell = dispatcher_pb2.Farewell(reason=refusal, retry_after_ms=pause_ms)
             await stream.send(dispatcher_pb2.SessionResponse(farewell=farewell))
             return
         node = NodeId(hello.node_id)
@@ -365,7 +379,7 @@ class Dispatcher:
             authority.tell("scheduler", "store", "StoreIsBehind", doubt.why, node=known.name)
         authority.observed.doubt = doubts.of_both(authority.observed.doubt, doubt)
         for session in self.sessions.values():
-            session.end(doubt.why, retry_after_ms=REFUSED_RETRY_MS)
+            session.end(doubt.why, retry_after_ms=DOUBT_RETRY_MS)
 
     def _refusal(self, hello: Any) -> str | None:
         if (doubt := self._authority.doubt) is not None:

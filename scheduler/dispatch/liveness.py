@@ -26,6 +26,13 @@ def unheard(now: float) -> Liveness:
     return Liveness(state=NodeState.UNKNOWN, last_seen=now, since=now)
 
 
+def unjudged(old: Liveness, now: float) -> Liveness:
+    """Nobody could be heard until now: as at the beginning of an epoch."""
+    return replace(
+        old, state=NodeState.UNKNOWN, reported=False, last_seen=now, since=now, leaving=False
+    )
+
+
 def opened(old: Liveness, now: float, now_ms: int, *, session: str, boot_id: str) -> Liveness:
     """The node's agent opened a session. What it runs is known once it has reported."""
     alive = seen(old, now, now_ms)

@@ -11,7 +11,7 @@ import grpc
 import pytest
 
 from homeport import codec
-from homeport.model import Cluster, Node, NodeId, OrderId
+from homeport.model import Cluster, Node, NodeId, NodeState, OrderId
 from homeport.v1 import control_pb2, dispatcher_pb2
 from scheduler.api.errors import Relayed
 from scheduler.cluster import keys
@@ -80,6 +80,23 @@ async def with_node(schedulers):
     await leader.ask("Apply", apply())
     await leader.core.control.lead.authority.commit([Put(NODE, ABSENT, "t")])
     return leader, follower
+
+
+async def test_who_was_not_let_in_is_not_taken_for_down_when_the_store_is_accepted(schedulers):
+    """Or all that ran there would be started on the first node that is back."""
+    leader, _ = await with_node(schedulers)
+    farewell = (await hello(leader, revision=5_000)).farewell
+    await asyncio.sleep(60)
+    observed = leader.core.control.lead.authority.observed
+    assert observed.node(NODE.id).state is NodeState.DOWN
+    await leader.ask("AcceptRestore", control_pb2.AcceptRestoreRequest(request_id="a"))
+    assert observed.node(NODE.id).state is NodeState.UNKNOWN
+    await asyncio.sleep(farewell.retry_after_ms / 1000 * 2)
+    assert observed.node(NODE.id).state is NodeState.UNKNOWN
+    assert (await hello(leader, revision=5_000)).HasField("welcome")
+    assert observed.node(NODE.id).state is NodeState.READY
+    await asyncio.sleep(60)
+    assert observed.node(NODE.id).state is NodeState.DOWN
 
 
 async def test_a_new_incarnation_is_told_to_agents_that_are_there(schedulers):
