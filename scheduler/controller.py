@@ -115,6 +115,7 @@ class Controller:
         self._globals: dict[ServiceId, None] = {}
         self._stacks: dict[str, None] = {}
         self._roomier: dict[NodeId, None] = {}
+        self._joined: dict[NodeId, None] = {}  # nodes that got tasks: others may wait for those
         self._node_states: dict[NodeId, tuple[NodeState, bool, str, str]] = {}
         self._timers = timers or Timers()
         self._address = address
@@ -191,6 +192,8 @@ class Controller:
                 self._agenda.add(ServiceId(rest.rsplit("/", 2)[0]))
                 if isinstance(change.old, Task) and task_id not in self._fleet.held:
                     self._roomier[change.old.node] = None
+                if change.old is None and isinstance(change.new, Task):
+                    self._joined[change.new.node] = None
                 if change.new is None and isinstance(change.old, Task):
                     self._pace.gone(change.old, self._clock.boottime())
                 if change.new is None and keys.task(task_id) not in self._mirror.tables.unreadable:
@@ -255,6 +258,9 @@ class Controller:
                 ready = state[0] is NodeState.READY
                 self._fleet.node_changed(record, ready=ready, unfit=state[2], unfenced=state[3])
             self._mark_node(node)
+        joined, self._joined = self._joined, {}
+        if joined and self._room.waits_for_others:
+            self._roomier |= joined
         roomier, self._roomier = self._roomier, {}
         for node in roomier:
             for service in self._room.woken_by(self._fleet, node):

@@ -8,32 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from homeport import devices
-from homeport.spec import ConstraintOperator, MountKind, ServiceSpec, StackSpec
-
-_OLD_OPERATORS = (ConstraintOperator.EQ, ConstraintOperator.NE)
+from homeport.spec import ServiceSpec, StackSpec
 
 RULES: tuple[tuple[str, Callable[[ServiceSpec], bool]], ...] = (
-    (
-        "constraints with in, exists, <, >, =~ and their opposites",
-        lambda spec: any(
-            each.operator not in _OLD_OPERATORS for each in spec.placement.constraints
-        ),
-    ),
-    ("preferences (prefer)", lambda spec: bool(spec.placement.preferences)),
-    ("spread rules", lambda spec: bool(spec.placement.spread_rules)),
-    ("near and apart", lambda spec: bool(spec.placement.neighbours)),
-    ("tolerations", lambda spec: bool(spec.placement.tolerations)),
-    ("the placement strategy", lambda spec: spec.placement.strategy is not None),
-    ("devices and GPUs", lambda spec: bool(devices.needs(spec))),
-    ("generic resources", lambda spec: bool(spec.reservations.generic)),
-    (
-        "binds that need an existing path (create_host_path: false)",
-        lambda spec: any(
-            mount.kind is MountKind.BIND and not mount.bind_create_host_path
-            for mount in spec.container.mounts
-        ),
-    ),
     (
         "preemption",
         lambda spec: spec.preempts or spec.preemptible is not None or bool(spec.min_replicas),

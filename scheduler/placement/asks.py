@@ -28,6 +28,7 @@ class Ask:
     only: NodeId | None = None  # a global service's node, or where its data is
     excluded: tuple[NodeId, ...] = ()  # where it failed because of the node
     fixes_volumes: bool = True
+    name: str = ""  # STACK/SERVICE
     needs_lease: bool = False  # exclusive, and another node may get it: see Task.needs_lease
 
     @property
@@ -59,6 +60,7 @@ class Ask:
             node=node,
             needs=self.needs,
             fixes_volumes=self.fixes_volumes,
+            name=self.name,
         )
 
 

@@ -21,6 +21,7 @@ class Held:
     node: NodeId
     needs: Requirements
     fixes_volumes: bool  # a global service's volumes are everywhere and pin nothing
+    name: str = ""  # STACK/SERVICE, by which it is somebody's neighbour
 
 
 @dataclass(slots=True)

@@ -34,7 +34,7 @@ WIDTH = 8
 class Codes:
     """One aspect of the nodes, numbered: which of its different values each row has."""
 
-    __slots__ = ("examples", "of_row", "values")
+    __slots__ = ("examples", "numbers", "of_row", "values")
 
     def __init__(self, rows: Sequence[Candidate], aspect: Callable[[Candidate], Hashable]) -> None:
         """Number the values in the order of rows."""
@@ -49,7 +49,8 @@ class Codes:
                 self.examples.append(candidate)
             codes[row] = number
         self.of_row: Rows = codes
-        self.values: list[Any] = list(numbers)
+        self.numbers = numbers
+        self.values = list(numbers)
 
 
 class Columns:

@@ -18,9 +18,10 @@ import numpy as np
 
 from homeport.model import NodeId
 from scheduler.cluster.observed import Refusal
-from scheduler.placement import filters, reference, runs
+from scheduler.placement import filters, grouping, reference, runs
 from scheduler.placement.asks import Ask, Placed, Unplaced
 from scheduler.placement.candidates import Candidate, in_order
+from scheduler.placement.cells import Cells
 from scheduler.placement.columns import Floats
 from scheduler.placement.fleet import Fleet
 from scheduler.placement.lanes import NEVER, Lane, Lanes
@@ -37,6 +38,7 @@ def place(fleet: Fleet, batch: Sequence[Ask]) -> list[Placed | Unplaced]:
     """
     answers: list[Placed | Unplaced] = []
     hopeless: dict[tuple[object, ...], tuple[Refusal, ...]] = {}
+    is_grouped = False
     for asks in _kinds(batch):
         kind = asks[0].kind
         done = 0 if kind in hopeless else _place_kind(fleet, asks, answers)
@@ -44,7 +46,17 @@ def place(fleet: Fleet, batch: Sequence[Ask]) -> list[Placed | Unplaced]:
             if kind not in hopeless:
                 hopeless[kind] = _refusals(fleet, asks[done])
             answers += [Unplaced(ask=ask, refusals=hopeless[kind]) for ask in asks[done:]]
+            is_grouped = is_grouped or asks[0].needs.is_grouped
+    if is_grouped:
+        reference.ask_again(answers, lambda ask: _place_one(fleet, ask))
     return answers
+
+
+def _place_one(fleet: Fleet, ask: Ask) -> Placed | Unplaced:
+    answers: list[Placed | Unplaced] = []
+    if _place_kind(fleet, [ask], answers):
+        return answers[0]
+    return Unplaced(ask=ask, refusals=_refusals(fleet, ask))
 
 
 def undo(fleet: Fleet, placed: Placed) -> None:
@@ -114,7 +126,9 @@ def _place_kind(fleet: Fleet, asks: list[Ask], answers: list[Placed | Unplaced])
             if len(asks) - done >= RUN_MIN:
                 fleet.presence(ask.service)  # a run needs points by service from its first choice
             lane = Lanes.of(fleet).lane(fleet, ask)
-            is_run = len(asks) - done >= RUN_MIN and lane.is_smooth
+            is_run = (
+                len(asks) - done >= RUN_MIN and lane.is_smooth and not grouping.concerns(fleet, ask)
+            )
             if is_run and (more := runs.fill(fleet, lane, asks[done:])):
                 answers += more
                 done += len(more)
@@ -142,10 +156,14 @@ def _few(fleet: Fleet, ask: Ask) -> list[Candidate] | None:
 
 def _best(fleet: Fleet, lane: Lane, ask: Ask) -> Candidate | None:
     """The best node with room."""
-    if lane.cells is not None:
-        return _best_by_cell(fleet, lane, ask)
-    score, rows = lane.score, fleet.columns.rows
-    return _first_with_room(fleet, lane, ask, score) if rows else None
+    if not fleet.columns.rows:
+        return None
+    score = lane.score
+    if grouping.concerns(fleet, ask):
+        score = grouping.adjusted(fleet, ask, score)
+    if lane.cells is None:
+        return _first_with_room(fleet, lane, ask, score)
+    return _best_by_cell(fleet, lane, lane.cells, ask, score)
 
 
 def _first_with_room(fleet: Fleet, lane: Lane, ask: Ask, score: Floats) -> Candidate | None:
@@ -165,14 +183,14 @@ def _first_with_room(fleet: Fleet, lane: Lane, ask: Ask, score: Floats) -> Candi
             score[full] = lane.score[full] = NEVER
 
 
-def _best_by_cell(fleet: Fleet, lane: Lane, ask: Ask) -> Candidate | None:
-    cells = lane.cells
-    assert cells is not None, "the caller looked"
+def _best_by_cell(
+    fleet: Fleet, lane: Lane, cells: Cells, ask: Ask, score: Floats
+) -> Candidate | None:
     ranks = cells.ranks.copy()
-    while len(ranks) and (top := int(ranks.max())) >= 0:
+    while (top := int(ranks.max())) >= 0:
         best = ranks == top
-        score = np.where(best[cells.of_row], lane.score, NEVER)
-        if (found := _first_with_room(fleet, lane, ask, score)) is not None:
+        of_best = np.where(best[cells.of_row], score, NEVER)
+        if (found := _first_with_room(fleet, lane, ask, of_best)) is not None:
             return found
         ranks[best] = -1
     return None

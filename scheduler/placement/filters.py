@@ -12,7 +12,7 @@ from collections.abc import Callable
 from homeport import paths, patterns
 from homeport.spec import Constraint, ConstraintOperator
 from scheduler.cluster.observed import Refusal
-from scheduler.placement import granting, requirements, taints
+from scheduler.placement import granting, groups, requirements, taints
 from scheduler.placement.asks import Ask
 from scheduler.placement.fleet import Candidate, Fleet
 
@@ -184,6 +184,18 @@ def device(fleet: Fleet, ask: Ask, node: Candidate) -> Answer:
     return granting.lacking(ask.needs, node)
 
 
+def spread(fleet: Fleet, ask: Ask, node: Candidate) -> Answer:
+    """No domain gets more tasks than the emptiest by more than a spread rule allows."""
+    if not ask.needs.spread_rules:
+        return None
+    return groups.spread(fleet, ask, node, lambda key: domains(fleet, ask, key))
+
+
+def neighbour(fleet: Fleet, ask: Ask, node: Candidate) -> Answer:
+    """It is near those that it must be near to, and apart from those that it must be apart from."""
+    return groups.neighbour(fleet, ask, node)
+
+
 ALL: dict[str, Rule] = {
     "ready": ready,
     "availability": availability,
@@ -200,6 +212,8 @@ ALL: dict[str, Rule] = {
     "volume": volume,
     "excluded": excluded,
     "tasks-per-node": tasks_per_node,
+    "spread": spread,
+    "neighbour": neighbour,
     "ports": ports,
     "memory": memory,
     "cpu": cpu,
@@ -234,6 +248,19 @@ def refusals(fleet: Fleet, ask: Ask, node: Candidate) -> tuple[Refusal, ...]:
 def is_eligible(fleet: Fleet, ask: Ask, node: Candidate) -> bool:
     """Whether the node is of the kind that the task needs, however full it is."""
     return all(ALL[name](fleet, ask, node) is None for name in STATIC)
+
+
+def domains(fleet: Fleet, ask: Ask, key: str) -> frozenset[str]:
+    """The values of a label on the nodes that are what the task needs and take new tasks."""
+    kind = (ask.needs.text, key)
+    found = fleet.domains.get(kind)
+    if found is None:
+        found = fleet.domains[kind] = frozenset(
+            node.facts[key]
+            for node in fleet.candidates.values()
+            if key in node.facts and node.is_open and is_eligible(fleet, ask, node)
+        )
+    return found
 
 
 def holds(constraint: Constraint, facts: dict[str, str]) -> bool:

@@ -25,6 +25,7 @@ from scheduler.placement.columns import Columns
 from scheduler.placement.fragmentation import Census
 from scheduler.placement.presence import Presence
 from scheduler.placement.requirements import Requirements, VolumeKey
+from scheduler.placement.tallies import Counts, Tallies
 
 __all__ = ["Candidate", "Fleet", "Held", "facts_of", "held", "requirements_of"]
 
@@ -45,10 +46,13 @@ class Fleet:
         self.grants: dict[TaskId, tuple[Grant, ...]] = {}
         self.census = Census()
         self.columns = Columns()
+        self.tallies = Tallies()
         self.strategy = Strategy.SPREAD  # of services that name none
         # Nodes that have no record (yet) and hold tasks: they count when it comes.
         self._strays: dict[NodeId, Candidate] = {}
         self._presence: dict[ServiceId, Presence] = {}
+        # What `filters` found out about all nodes, until one of them changes.
+        self.domains: dict[tuple[str, str], frozenset[str]] = {}
 
     @classmethod
     def from_snapshot(cls, snapshot: Snapshot) -> Fleet:
@@ -106,6 +110,7 @@ class Fleet:
         other._strays = {each.id: each.copy() for each in self._strays.values()}
         other._presence = {key: each.copy() for key, each in self._presence.items()}
         other.strategy = self.strategy
+        other.tallies = self.tallies.copy()
         other.columns.reshape()
         return other
 
@@ -123,8 +128,10 @@ class Fleet:
         if candidate is None:
             stray = self._strays.pop(node.id, None)
             candidate = self.candidates[node.id] = blank(node.id) if stray is None else stray
+        self.domains.clear()
         if candidate.describe(node, ready=ready, unfit=unfit, unfenced=unfenced):
             self.columns.reshape()
+            self.tallies.clear()
         else:
             self.columns.touch(candidate)
 
@@ -132,7 +139,9 @@ class Fleet:
         """Its record is gone."""
         candidate = self.candidates.pop(node, None)
         if candidate is not None:
+            self.domains.clear()
             self.columns.reshape()
+            self.tallies.clear()
             if candidate.tasks:
                 self._strays[node] = _emptied(candidate)
 
@@ -178,6 +187,8 @@ class Fleet:
     def _take(self, entry: Held, times: int, grants: tuple[Grant, ...]) -> None:
         if entry.needs.devices:
             self.census.count(entry.needs, times)
+        if entry.needs.neighbours:
+            self.tallies.oppose(entry, times)
         candidate = self.candidates.get(entry.node)
         if candidate is None:
             candidate = self._strays.setdefault(entry.node, blank(entry.node))
@@ -189,6 +200,7 @@ class Fleet:
             candidate.take(entry.needs, times)
             candidate.grant(grants, times)
             self.columns.touch(candidate)
+            self.tallies.taken(entry, candidate, times)
         self._presence[entry.service].count(entry.node, candidate.row, times)
 
     # ------------------------------------------------------------ questions
@@ -216,6 +228,14 @@ class Fleet:
         if (found := self._presence.get(service)) is not None and not found.nodes:
             del self._presence[service]
 
+    def tally(self, tag: str, key: str) -> Counts:
+        """The tasks of a tag (`tallies`) at each value of a label; no value without a task."""
+        known = self.tallies.known(tag, key)
+        if known is None:
+            there = (each for presence in self._presence.values() for each in presence.entries())
+            known = self.tallies.count(tag, key, there, self.candidates)
+        return known
+
     def nodes_of(self, service: ServiceId) -> dict[NodeId, int]:
         """Where this service's tasks are, and how many on each node."""
         found = self._presence.get(service)
@@ -234,6 +254,7 @@ def held(view: View, task: Task, needed: Requirements | None = None) -> Held:
         node=task.node,
         needs=needed or requirements_of(view, task.service, task.generation),
         fixes_volumes=service is None or not service.mode.is_global,
+        name=f"{service.stack}/{service.name}" if service is not None else "",
     )
 
 

@@ -49,56 +49,66 @@ class Typical:
 Mix = tuple[Typical, ...]
 
 
-Kind = tuple[int, int, DeviceNeed]
-"""Of a GPU task: milli-cpu, bytes of memory, and its GPUs. What else it needs does not matter."""
-
-
 class Census:
     """How many GPU tasks of each kind there are, and what is typical of them."""
 
     def __init__(self) -> None:
         """None."""
-        self._counts: dict[Kind, int] = {}
+        self._kinds: dict[tuple[int, int, DeviceNeed], int] = {}  # kind -> its number
+        self._of_class: dict[str, int] = {}  # class -> the number of its kind; -1: of none
+        self._counts: dict[int, int] = {}
         self._total = 0
-        self._mix: Mix | None = ()  # None: not looked at since the last count
-        self._known: Mix = ()
-        self._weights: dict[Kind, int] = {}
+        self._weights: dict[int, int] = {}  # those of `_mix`
+        self._mix: Mix = ()
+        self._changed = False
 
     def count(self, needs: Requirements, times: int) -> None:
         """So many tasks of a class more, or fewer; those of no typical size do not count."""
-        need = gpus.need_of(needs)
-        if need is None or need.count < 0:
+        number = self._of_class.get(needs.text)
+        if number is None:
+            number = self._of_class[needs.text] = self._number(needs)
+        if number < 0:
             return
-        kind = (needs.cpu_millis, needs.memory_bytes, need)
-        left = self._counts.get(kind, 0) + times
+        left = self._counts.get(number, 0) + times
         if left:
-            self._counts[kind] = left
+            self._counts[number] = left
         else:
-            del self._counts[kind]
+            del self._counts[number]
         self._total += times
-        self._mix = None
+        self._changed = True
 
     def mix(self) -> Mix:
         """The typical kinds, the most frequent first: the same value while weights are the same."""
-        if self._mix is None:
-            weights, total = {}, self._total
-            for kind, count in self._counts.items():
-                if weight := (2 * SHARES * count + total) // (2 * total):
-                    weights[kind] = weight
+        if self._changed:
+            self._changed = False
+            parts, whole = 2 * SHARES, 2 * self._total
+            weights = {
+                number: weight
+                for number, count in self._counts.items()
+                if (weight := (parts * count + self._total) // whole)
+            }
             if weights != self._weights:
                 self._weights = weights
-                found = (Typical(*kind, weight) for kind, weight in weights.items())
-                self._known = tuple(sorted(found, key=lambda each: (-each.weight, repr(each))))
-            self._mix = self._known
+                kinds = list(self._kinds)
+                found = (Typical(*kinds[number], weight) for number, weight in weights.items())
+                self._mix = tuple(sorted(found, key=lambda each: (-each.weight, repr(each))))
         return self._mix
 
     def copy(self) -> Census:
         """The same, to try things on."""
         other = Census()
-        other._counts = dict(self._counts)
-        other._total = self._total
-        other._mix, other._known, other._weights = self._mix, self._known, self._weights
+        other._kinds, other._of_class = dict(self._kinds), dict(self._of_class)
+        other._counts, other._total = dict(self._counts), self._total
+        other._weights, other._mix, other._changed = self._weights, self._mix, self._changed
         return other
+
+    def _number(self, needs: Requirements) -> int:
+        need = gpus.need_of(needs)
+        if need is None or need.count < 0:
+            return -1
+        # Milli-cpu, bytes of memory, and GPUs: what else a class needs does not matter here.
+        kind = (needs.cpu_millis, needs.memory_bytes, need)
+        return self._kinds.setdefault(kind, len(self._kinds))
 
 
 def stranded(typical: Mix, room: Room) -> int:
@@ -110,8 +120,8 @@ def _stranded(typical: Typical, room: Room) -> int:
     need, idle = typical.need, sum(room.free)
     usable = [
         free
-        for free, look in zip(room.free, room.looks, strict=True)
-        if free >= need.share_millis and gpus.accepts(need, look)
+        for free, will_do in zip(room.free, gpus.accepted(need, room.looks), strict=True)
+        if will_do and free >= need.share_millis
     ]
     copies = sum(free // need.share_millis for free in usable) // need.count
     if typical.cpu_millis:

@@ -57,6 +57,12 @@ def accepts(need: DeviceNeed, look: Look) -> bool:
     return devices.matches(need, MachineDevice(id="", kind=devices.GPU, vendor=vendor, model=model))
 
 
+@functools.lru_cache(maxsize=4096)
+def accepted(need: DeviceNeed, looks: tuple[Look, ...]) -> tuple[bool, ...]:
+    """Of each GPU of a node, whether it will do."""
+    return tuple(accepts(need, look) for look in looks)
+
+
 def options(need: DeviceNeed, room: Room) -> tuple[Option, ...]:
     """The choices worth thinking about; none: the node has not enough left.
 
@@ -65,8 +71,8 @@ def options(need: DeviceNeed, room: Room) -> tuple[Option, ...]:
     """
     usable = [
         place
-        for place, look in enumerate(room.looks)
-        if room.free[place] >= need.share_millis and accepts(need, look)
+        for place, will_do in enumerate(accepted(need, room.looks))
+        if will_do and room.free[place] >= need.share_millis
     ]
     if need.count == 1 and need.share_millis < devices.WHOLE_MILLIS:
         first: dict[tuple[Look, int], int] = {}
@@ -74,7 +80,7 @@ def options(need: DeviceNeed, room: Room) -> tuple[Option, ...]:
             first.setdefault((room.looks[place], room.free[place]), place)
         return tuple((place,) for place in first.values())
     if need.count < 0:
-        there = sum(accepts(need, look) for look in room.looks)
+        there = sum(accepted(need, room.looks))
         return (tuple(usable),) if there and len(usable) == there else ()
     if len(usable) < need.count:
         return ()

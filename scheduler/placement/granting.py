@@ -23,11 +23,16 @@ from scheduler.placement.requirements import Requirements
 def grants(needs: Requirements, node: Candidate, typical: Mix = ()) -> tuple[Grant, ...] | None:
     """What a task of this class gets here; None: the node has not enough left."""
     taken = dict(node.granted)
-    order = sorted(range(len(needs.devices)), key=lambda which: _matching(needs, node, which))
+    order = list(range(len(needs.devices)))
+    if len(order) > 1:
+        order.sort(key=lambda which: _matching(needs, node, which))
     need = gpus.need_of(needs)
-    if need is not None and need.share_millis < devices.WHOLE_MILLIS and node.gpus:
-        _, option = fragmentation.best(typical, room_of(node), needs)
-        if option:
+    if need is not None and node.gpus:
+        room = room_of(node)
+        found_options = gpus.options(need, room)
+        if len(found_options) > 1:
+            found_options = (fragmentation.best(typical, room, needs)[1],)
+        for option in found_options:
             which = needs.devices.index(need)
             first = tuple(
                 Grant(device=node.gpus[place].id, need=which, share_millis=need.share_millis)
@@ -43,7 +48,12 @@ def grants(needs: Requirements, node: Candidate, typical: Mix = ()) -> tuple[Gra
 
 def lacking(needs: Requirements, node: Candidate) -> tuple[str, str] | None:
     """The need that cannot be met, and how many such devices are free; None: all can."""
-    if not needs.devices or grants(needs, node) is not None:
+    if not needs.devices:
+        return None
+    alone = gpus.need_of(needs) if len(needs.devices) == 1 else None
+    if alone is not None and gpus.options(alone, room_of(node)):
+        return None
+    if alone is None and grants(needs, node) is not None:
         return None
     for need in needs.devices:
         free = _usable(need, node, node.granted)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Protocol
 
 from homeport.model import NodeId
@@ -53,6 +54,11 @@ class Presence:
         del shares[entry.node]
         if not shares:
             del self._shares[kind]
+
+    def entries(self) -> Iterator[tuple[Held, int]]:
+        """What is there: each value that tasks share, and how many do."""
+        for shares in self._shares.values():
+            yield from shares.values()
 
     def count(self, node: NodeId, row: int, times: int) -> None:
         """So many tasks more, or fewer, on this node."""

@@ -6,7 +6,7 @@ property tests hold it to that; it also takes from here what is too rare to be d
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from homeport.model import Grant
 from scheduler.cluster.observed import Refusal
@@ -19,7 +19,8 @@ def place(fleet: Fleet, batch: Sequence[Ask]) -> list[Placed | Unplaced]:
     """Choose a node for each ask, in the defined order; the answers are in that order.
 
     Placing only ever takes room, so once an ask finds no node, no later ask of its kind
-    in the batch does: they share its refusals.
+    in the batch does: they share its refusals. What waits for a group of nodes to change
+    (`Requirements.is_grouped`) is asked again in the end, for as long as that places something.
     """
     answers: list[Placed | Unplaced] = []
     hopeless: dict[tuple[object, ...], tuple[Refusal, ...]] = {}
@@ -28,14 +29,45 @@ def place(fleet: Fleet, batch: Sequence[Ask]) -> list[Placed | Unplaced]:
         if (known := hopeless.get(kind)) is not None:
             answers.append(Unplaced(ask=ask, refusals=known))
             continue
-        nodes = fleet.by_name() if ask.only is None else _only(fleet, ask)
-        best, refused = choose(fleet, ask, nodes)
-        if best is None:
-            hopeless[kind] = refused
-            answers.append(Unplaced(ask=ask, refusals=refused))
-        else:
-            answers.append(assume(fleet, ask, best))
+        answer = _place_one(fleet, ask)
+        answers.append(answer)
+        if isinstance(answer, Unplaced):
+            hopeless[kind] = answer.refusals
+    ask_again(answers, lambda ask: _place_one(fleet, ask))
     return answers
+
+
+def ask_again(
+    answers: list[Placed | Unplaced], place_one: Callable[[Ask], Placed | Unplaced]
+) -> None:
+    """Give the grouped asks that found no node another chance, in order, until none is placed."""
+    waiting = [
+        place
+        for place, answer in enumerate(answers)
+        if isinstance(answer, Unplaced) and answer.ask.needs.is_grouped
+    ]
+    goes_on = bool(waiting) and any(isinstance(answer, Placed) for answer in answers)
+    while goes_on:
+        goes_on = False
+        hopeless: dict[tuple[object, ...], tuple[Refusal, ...]] = {}
+        for place in waiting:
+            ask = answers[place].ask
+            if (known := hopeless.get(ask.kind)) is not None:
+                answers[place] = Unplaced(ask=ask, refusals=known)
+                continue
+            answer = answers[place] = place_one(ask)
+            if isinstance(answer, Unplaced):
+                hopeless[ask.kind] = answer.refusals
+            else:
+                goes_on = True
+                hopeless.clear()
+        waiting = [place for place in waiting if isinstance(answers[place], Unplaced)]
+
+
+def _place_one(fleet: Fleet, ask: Ask) -> Placed | Unplaced:
+    nodes = fleet.by_name() if ask.only is None else _only(fleet, ask)
+    best, refused = choose(fleet, ask, nodes)
+    return Unplaced(ask=ask, refusals=refused) if best is None else assume(fleet, ask, best)
 
 
 def assume(fleet: Fleet, ask: Ask, node: Candidate) -> Placed:

@@ -98,6 +98,13 @@ class Requirements:
         object.__setattr__(self, "text", repr(self))
 
     @property
+    def is_grouped(self) -> bool:
+        """Whether a task that is placed elsewhere can make a node fit that did not."""
+        return any(not rule.weight for rule in self.spread_rules) or any(
+            not rule.weight and not rule.apart for rule in self.neighbours
+        )
+
+    @property
     def order(self) -> tuple[int, int, str]:
         """The place of the class in the order of decisions: the hardest to fit first."""
         return (-self.memory_bytes, -self.cpu_millis, self.text)

@@ -11,10 +11,11 @@ engine over arrays must come to the same sums. Ties go to the lowest node name.
 from __future__ import annotations
 
 from homeport.spec import Strategy
-from scheduler.placement import filters, fragmentation, granting
+from scheduler.placement import filters, fragmentation, granting, groups, taints
 from scheduler.placement.asks import Ask
 from scheduler.placement.fleet import Candidate, Fleet
 from scheduler.placement.points import (
+    AVOID,
     COUNT_MAX,
     FRAGMENT,
     FULLNESS,
@@ -37,7 +38,7 @@ def parts(fleet: Fleet, ask: Ask, node: Candidate) -> Parts:
     """Each part's points, the most important first."""
     return (
         *preferences(fleet, ask, node),
-        *wishes(ask, node),
+        *wishes(fleet, ask, node),
         *_fragmentation(fleet, ask, node),
         *_packing(fleet, ask, node),
     )
@@ -48,12 +49,19 @@ def packs(fleet: Fleet, ask: Ask) -> bool:
     return (ask.needs.strategy or fleet.strategy) is Strategy.BINPACK
 
 
-def wishes(ask: Ask, node: Candidate) -> Parts:
-    """What the user would like, by weight, of what a node is."""
+def wishes(fleet: Fleet, ask: Ask, node: Candidate) -> Parts:
+    """What the user would like, by weight: what the node is, and what is near it."""
     liked = sum(
         each.weight for each in ask.needs.preferences if filters.holds(each.constraint, node.facts)
     )
-    return (("preferences", liked * WISH),) if ask.needs.preferences else ()
+    avoided = taints.avoided(node.taints, ask.needs.tolerations)
+    groups_said = groups.wishes(fleet, ask, node, lambda key: filters.domains(fleet, ask, key))
+    said = (
+        ("preferences", liked * WISH),
+        ("avoided", -avoided * AVOID * WISH),
+        ("groups", groups_said),
+    )
+    return tuple(part for part in said if part[1])
 
 
 def _fragmentation(fleet: Fleet, ask: Ask, node: Candidate) -> Parts:

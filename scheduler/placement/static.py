@@ -12,7 +12,7 @@ from collections.abc import Callable, Hashable
 import numpy as np
 
 from homeport.spec import Constraint
-from scheduler.placement import filters, points
+from scheduler.placement import filters, points, taints
 from scheduler.placement.asks import Ask
 from scheduler.placement.candidates import Candidate
 from scheduler.placement.columns import Floats, Mask
@@ -58,6 +58,11 @@ def wishes(fleet: Fleet, ask: Ask) -> Floats:
     result = np.zeros(len(fleet.columns.rows))
     for each in ask.needs.preferences:
         result += _constraint(fleet, each.constraint) * float(each.weight * points.WISH)
+    codes = fleet.columns.codes("taints", _taints)
+    avoided = [taints.avoided(each.taints, ask.needs.tolerations) for each in codes.examples]
+    if any(avoided):
+        points_of = np.array(avoided, dtype=np.float64) * -(points.AVOID * points.WISH)
+        result += points_of[codes.of_row]
     return result
 
 

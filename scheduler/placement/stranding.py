@@ -1,9 +1,8 @@
 """The points of `fragmentation` for many nodes at once: the same numbers over arrays.
 
-What a GPU in a given state is worth to each typical class is looked up in a table that is made
-once for a mix: a line for each look and each thousandth that may be left, a column for each
-class. One number holds the three sums that are needed (copies, GPUs and thousandths that are
-usable), so that adding up a node's GPUs is one sum, and taking one of them is one difference.
+What a GPU is worth to a typical class is one number that holds the three sums that are needed
+(copies, GPUs and thousandths that are usable), so that adding up a node's GPUs is one sum, and
+taking a part of one of them is one difference.
 """
 
 from __future__ import annotations
@@ -37,11 +36,11 @@ from scheduler.placement.requirements import Requirements
 Ints = npt.NDArray[np.int64]
 
 LINES = devices.WHOLE_MILLIS + 1
-"""Of each look: one for each thousandth that may be left."""
+"""What may be left of a GPU."""
 FEW = 16
 """So many rows are computed without asking which of them are equal."""
 GPUS_SHIFT, MILLIS_SHIFT = 20, 32
-"""Within a number of the table: copies, then GPUs, then thousandths."""
+"""Within a number: copies, then GPUs, then thousandths."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,22 +62,27 @@ class Rooms:
 class Table:
     """A mix, made ready for nodes whose GPUs have these looks."""
 
-    __slots__ = ("_copies", "_count", "_cpu", "_lines", "_looks", "_memory", "_several", "_weight")
+    __slots__ = (
+        "_copies",
+        "_count",
+        "_cpu",
+        "_looks",
+        "_memory",
+        "_several",
+        "_share",
+        "_weight",
+        "_will_do",
+    )
 
     def __init__(self, typical: Mix, looks: Sequence[Look]) -> None:
         """`looks` are numbered by their places."""
         self._looks = tuple(looks)
-        left = np.arange(LINES, dtype=np.int64)
-        lines = np.zeros(((len(looks) + 1) * LINES, len(typical)), dtype=np.int64)
+        share = np.array([each.need.share_millis for each in typical], dtype=np.int64)
+        # The last look is none, and will not do.
+        self._share = share
+        self._will_do = np.zeros((len(looks) + 1, len(typical)), dtype=np.int64)
         for column, each in enumerate(typical):
-            share = each.need.share_millis
-            packed = (left // share) + (1 << GPUS_SHIFT) + (left << MILLIS_SHIFT)
-            packed[:share] = 0
-            for number, look in enumerate(looks):
-                if gpus.accepts(each.need, look):
-                    lines[number * LINES : (number + 1) * LINES, column] = packed
-        # The last look is none: its lines are zeros.
-        self._lines: Ints = lines
+            self._will_do[:-1, column] = gpus.accepted(each.need, self._looks)
         self._weight = np.array([each.weight for each in typical], dtype=np.float64)
         self._count = np.array([each.need.count for each in typical], dtype=np.float64)
         self._several = bool((self._count > 1).any())
@@ -121,15 +125,18 @@ class Table:
         return np.array([*(gpus.accepts(need, look) for look in self._looks), False], dtype=bool)
 
     def _line(self, look: Ints, free: Ints) -> Ints:
-        found: Ints = self._lines[look * LINES + free]
-        return found
+        """GPUs x classes: of each, what it is worth."""
+        left = free[..., None]
+        packed = left // self._share + (1 << GPUS_SHIFT) + (left << MILLIS_SHIFT)
+        packed *= self._will_do[look]
+        packed *= left >= self._share
+        result: Ints = packed
+        return result
 
     def _sums(self, rooms: Rooms) -> Ints:
-        """Rows x classes: the table's numbers of all GPUs of a row, added up."""
-        total: Ints = self._line(rooms.look[:, 0], rooms.free[:, 0])
-        for place in range(1, rooms.free.shape[1]):
-            total = total + self._line(rooms.look[:, place], rooms.free[:, place])
-        return total
+        """Rows x classes: what all GPUs of a row are worth, added up."""
+        result: Ints = self._line(rooms.look, rooms.free).sum(axis=1)
+        return result
 
     def _stranded(self, sums: Ints, cpu: Floats, memory: Floats, idle: Ints) -> Floats:
         copies = (sums & ((1 << GPUS_SHIFT) - 1)).astype(np.float64)
@@ -199,11 +206,25 @@ class Board:
         if self._table is None or self._table[0] is not typical:
             self._table = (typical, Table(typical, self._looks))
         table = self._table[1]
-        if len(places) <= FEW:
-            return self._rows[places], table.points(self._rooms.take(places), needs)
-        _, first, back = np.unique(self._state[places], return_index=True, return_inverse=True)
-        found = table.points(self._rooms.take(places[first]), needs)
-        return self._rows[places], found[back]
+        result = np.full(len(places), IMPOSSIBLE)
+        can = np.flatnonzero(self._has_room(places, needs))
+        good = places[can]
+        if len(good) <= FEW:
+            result[can] = table.points(self._rooms.take(good), needs)
+        else:
+            _, first, back = np.unique(self._state[good], return_index=True, return_inverse=True)
+            result[can] = table.points(self._rooms.take(good[first]), needs)[back]
+        return self._rows[places], result
+
+    def _has_room(self, places: Rows, needs: Requirements) -> Mask:
+        """Where a task may fit: what certainly does not need not be computed."""
+        rooms, need = self._rooms, gpus.need_of(needs)
+        result: Mask = rooms.cpu_millis[places] >= needs.cpu_millis
+        result &= rooms.memory_bytes[places] >= needs.memory_bytes
+        if need is not None:
+            usable = (rooms.free[places] >= need.share_millis).sum(axis=1)
+            result &= usable >= max(need.count, 1)
+        return result
 
     def _follow(self, columns: Columns) -> None:
         changed = columns.since(self._seen)

@@ -76,6 +76,10 @@ def _clause(refusal: Refusal) -> str:
             return f"has {had} pids free of reservations, and {needed} are needed"
         case "disk":
             return f"has {_size(had)} of disk free of reservations, and {_size(needed)} is needed"
+        case "spread":
+            return _skewed(needed, had)
+        case "neighbour":
+            return _neighbour(needed, had)
         case "generic":
             return f"has {had} free of reservations, and {needed} is needed"
         case "device":
@@ -106,6 +110,8 @@ _SINGULAR = {
     "pids": "lacks pids",
     "disk": "lacks disk",
     "generic": "lacks a generic resource",
+    "spread": "would have too many of its tasks",
+    "neighbour": "has the wrong neighbours",
     "device": "lacks a device",
 }
 _PLURAL = {
@@ -130,8 +136,34 @@ _PLURAL = {
     "pids": "lack pids",
     "disk": "lack disk",
     "generic": "lack a generic resource",
+    "spread": "would have too many of its tasks",
+    "neighbour": "have the wrong neighbours",
     "device": "lack a device",
 }
+
+
+def _skewed(needed: str, had: str) -> str:
+    key, _, most = needed.partition(" ")
+    if not had:
+        return f"has no {key}, by which its tasks are spread"
+    value, here, least = had.rsplit(" ", 2)
+    return (
+        f"has {key} {value} with {here} tasks of this service, the emptiest has {least},"
+        f" and it allows a difference of {most}"
+    )
+
+
+def _neighbour(needed: str, had: str) -> str:
+    word, _, whom = needed.partition(" ")
+    key, _, value = had.partition(" ")
+    where = f"{key} {value}" if value else f"no {key}"
+    match word:
+        case "near":
+            return f"has {where}, where no task of {whom} is, and it must be near one"
+        case "apart":
+            return f"has {where}, where a task of {whom} is, and it must be apart from that"
+        case _:
+            return f"has {where}, where a task must be apart from those of {whom}"
 
 
 def _size(text: str) -> str:

@@ -15,7 +15,7 @@ from homeport.model import NodeId, ServiceId, Task
 from scheduler.cluster.changes import ABSENT, Change, Put
 from scheduler.cluster.observed import Refusal, Waiting
 from scheduler.cluster.snapshot import Snapshot
-from scheduler.placement import engine, filters, requirements as needs, words
+from scheduler.placement import engine, filters, grouping, requirements as needs, words
 from scheduler.placement.asks import Ask, Placed, Unplaced
 from scheduler.placement.fleet import Fleet, requirements_of
 from scheduler.reconcile import volumes
@@ -81,6 +81,7 @@ def ask_for(snapshot: Snapshot, fleet: Fleet, vacancy: Vacancy) -> Ask | None:
         only=vacancy.only,
         excluded=() if fixed else vacancy.excluded,
         fixes_volumes=not service.mode.is_global,
+        name=f"{service.stack}/{service.name}",
         needs_lease=needs.is_exclusive(spec.spec, required, service)
         and not needs.is_pinned(required, service),
     )
@@ -114,10 +115,12 @@ class WaitingRoom:
         """Nobody waits."""
         self._asks: dict[ServiceId, dict[tuple[object, ...], Ask]] = {}
         self._kinds: dict[tuple[object, ...], dict[ServiceId, None]] = {}
+        self._grouped = 0  # asks that a task placed elsewhere can make fit
 
     def replace(self, service: ServiceId, asks: Iterable[Ask]) -> None:
         """These are the service's asks that found no node, instead of those before."""
-        for kind in self._asks.pop(service, {}):
+        for kind, ask in self._asks.pop(service, {}).items():
+            self._grouped -= ask.needs.is_grouped
             of_kind = self._kinds[kind]
             of_kind.pop(service, None)
             if not of_kind:
@@ -125,20 +128,33 @@ class WaitingRoom:
         kinds = {ask.kind: ask for ask in asks}
         if kinds:
             self._asks[service] = kinds
-            for kind in kinds:
+            for kind, ask in kinds.items():
+                self._grouped += ask.needs.is_grouped
                 self._kinds.setdefault(kind, {})[service] = None
 
     def woken_by(self, fleet: Fleet, node: NodeId) -> list[ServiceId]:
-        """The services of which a waiting slot fits on this node now."""
+        """The services of which a waiting slot fits now that this node has changed.
+
+        For what depends on groups of nodes, one that changed can make room on any other.
+        """
         candidate = fleet.candidates.get(node)
         if candidate is None or not self._kinds:
             return []
         woken: dict[ServiceId, None] = {}
         for kind, services in self._kinds.items():
-            first = next(iter(services))
-            if filters.first_refusal(fleet, self._asks[first][kind], candidate) is None:
+            ask = self._asks[next(iter(services))][kind]
+            if grouping.concerns(fleet, ask):
+                fits = engine.is_placeable(fleet, ask)
+            else:
+                fits = filters.first_refusal(fleet, ask, candidate) is None
+            if fits:
                 woken |= services
         return list(woken)
+
+    @property
+    def waits_for_others(self) -> bool:
+        """Whether a task that is placed somewhere can make one of these fit."""
+        return self._grouped > 0
 
     def everybody(self) -> list[ServiceId]:
         """All services that wait for a node."""
@@ -157,6 +173,7 @@ def _create(snapshot: Snapshot, vacancy: Vacancy, placed: Placed) -> list[Change
         slot=vacancy.slot,
         n=vacancy.n,
         node=placed.node,
+        grants=placed.grants,
         generation=vacancy.generation,
         reason=reason,
         pinned=needs.is_pinned(placed.ask.needs, service),

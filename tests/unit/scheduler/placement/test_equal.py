@@ -14,8 +14,10 @@ from homeport.model import Availability, Inventory, Node, NodeId, Overcommit, Ta
 from homeport.spec import (
     Constraint,
     ConstraintOperator,
+    Neighbour,
     Preference,
     Resources,
+    SpreadRule,
     Strategy,
     TaintEffect,
     Toleration,
@@ -136,6 +138,33 @@ classes = st.builds(
         ).map(tuple),
         (),
     ),
+    spread_rules=maybe(
+        st.lists(
+            st.builds(
+                SpreadRule,
+                key=st.sampled_from(KEYS),
+                max_skew=number(1, 3),
+                weight=st.sampled_from((0, 0, 1, 50)),
+            ),
+            max_size=2,
+        ).map(tuple),
+        (),
+    ),
+    neighbours=maybe(
+        st.lists(
+            st.builds(
+                Neighbour,
+                service=st.sampled_from(("shop/web", "shop/db", "")),
+                label=st.just("tier=back"),
+                key=st.sampled_from(("node.id", *KEYS)),
+                apart=st.booleans(),
+                weight=st.sampled_from((0, 0, 7)),
+            ),
+            max_size=2,
+        ).map(tuple),
+        (),
+    ),
+    labels=maybe(st.just((("tier", "back"),)), ()),
     strategy=maybe(st.sampled_from(Strategy), None),
     generic=maybe(st.sampled_from(((("stick", 1),), (("licence", 2), ("stick", 1)))), ()),
     tasks_per_node_max=maybe(number(1, 3), 0),
@@ -169,6 +198,10 @@ class Twins:
         assert rows == list(range(len(rows)))
 
 
+def name_of(service):
+    return service.replace("-", "/", 1).removesuffix("-1")
+
+
 @st.composite
 def batches(draw, kinds):
     """Asks of some services: a run of slots of each, or scattered ones."""
@@ -183,7 +216,15 @@ def batches(draw, kinds):
             "only": draw(maybe(st.sampled_from((NodeId("id-n0"), NodeId("id-n9"))), None)),
         }
         asks += [
-            Ask(service=service, slot=slot, n=1, generation=1, needs=needs, **fields)
+            Ask(
+                service=service,
+                name=name_of(service),
+                slot=slot,
+                n=1,
+                generation=1,
+                needs=needs,
+                **fields,
+            )
             for slot in range(first, first + length)
         ]
     return asks
@@ -199,7 +240,11 @@ def score_of_every_row(twins, kinds):
                 continue
             assert lane.score[row] != NEVER
             parts = scores.parts(twins.fast, ask, candidate)
-            local = sum(points for name, points in parts if not name.startswith("spread:"))
+            local = sum(
+                points
+                for name, points in parts
+                if not name.startswith("spread:") and name != "groups"
+            )
             assert lane.score[row] == local
         twins.fast.absent(service)
 
@@ -247,7 +292,8 @@ def test_the_engine_answers_as_the_reference_does(data):
             case _:
                 pass
         for service, needs in kinds:
-            ask = Ask(service=service, slot=99, n=1, generation=1, needs=needs)
+            name = name_of(service)
+            ask = Ask(service=service, name=name, slot=99, n=1, generation=1, needs=needs)
             expected = reference.is_placeable(twins.plain, ask)
             assert engine.is_placeable(twins.fast, ask) == expected
         twins.check()

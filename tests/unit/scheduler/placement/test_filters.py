@@ -12,9 +12,11 @@ from homeport.spec import (
     ContainerSpec,
     Mount,
     MountKind,
+    Neighbour,
     PlacementSpec,
     Port,
     Resources,
+    SpreadRule,
     TaintEffect,
     Toleration,
     VolumeSpec,
@@ -459,3 +461,137 @@ def test_a_path_that_must_be_there_is_looked_for_where_it_is_listed(source, expe
     mount = Mount(kind=MountKind.BIND, source=source, target="/x", bind_create_host_path=False)
     lists = replace(HAS, paths=("/mnt", "/mnt/nas"), path_patterns=("/mnt/*",))
     assert refused(spec("web", mounts=(mount,)), inventory=lists) == expected
+
+
+def zones(*names):
+    """A world with a node called like its zone, or `a1`: node 1 of zone `a`."""
+    world = World()
+    for number, name in enumerate(names, start=1):
+        world.add_node(name, number, labels={"zone": name[0]} if name[0] != "-" else {})
+    return world
+
+
+def why_waits(world, service, slot=1):
+    """Rule and sentence of each node that refuses a waiting slot."""
+    refusals = world.observed.waiting[service][slot].refusals
+    names = {node.id: node.name for node in world.tables.nodes()}
+    return [(each.rule, words.sentence(each, names[each.node])) for each in refusals]
+
+
+def near(service, *, key="node.labels.zone", apart=False, weight=0, name="web", **fields):
+    rule = Neighbour(service=service, key=key, apart=apart, weight=weight)
+    return spec(name, placement=PlacementSpec(neighbours=(rule,)), **fields)
+
+
+def test_a_spread_rule_keeps_domains_even_also_when_one_is_full():
+    world = zones("a1", "a2", "b1")
+    world.apply(
+        spec(
+            "x",
+            memory=8 * GIB,
+            placement=PlacementSpec(
+                constraints=(Constraint(key="node.hostname", operator=EQ, value="b1"),)
+            ),
+        )
+    )
+    world.rest()
+    rules = (SpreadRule(key="node.labels.zone", max_skew=1),)
+    service = world.apply(
+        spec("web", replicas=3, memory=GIB, placement=PlacementSpec(spread_rules=rules))
+    )
+    world.rest()
+    assert world.nodes_of(service) == ["a1"]
+    said = dict(why_waits(world, service, 2))
+    assert "zone a with 1 tasks of this service, the emptiest has 0" in said["spread"]
+    assert "memory" in said
+    world.add_node("b2", 4, labels={"zone": "b"})
+    world.rest()
+    assert sorted(world.nodes_of(service)) == ["a1", "a2", "b2"]
+
+
+def test_a_domain_whose_nodes_are_all_away_does_not_hold_the_others_back():
+    world = zones("a1", "b1")
+    rules = (SpreadRule(key="node.labels.zone", max_skew=1),)
+    service = world.apply(spec("web", replicas=4, placement=PlacementSpec(spread_rules=rules)))
+    world.set_availability("node-b1", Availability.PAUSE)
+    world.rest()
+    assert len(world.live(service)) == 4
+
+
+def test_a_node_without_the_label_takes_nothing_that_must_be_spread_by_it():
+    world = zones("-", "a1")
+    rules = (SpreadRule(key="node.labels.zone", max_skew=1),)
+    service = world.apply(spec("web", replicas=2, placement=PlacementSpec(spread_rules=rules)))
+    world.rest()
+    assert world.nodes_of(service) == ["a1", "a1"]
+
+
+def test_a_task_waits_for_those_that_it_must_be_near_to_and_goes_where_they_are():
+    world = zones("a1", "a2", "b1", "b2")
+    service = world.apply(near("shop/db", replicas=2))
+    world.rest()
+    assert {rule for rule, _ in why_waits(world, service)} == {"neighbour"}
+    assert "must be near one" in why_waits(world, service)[0][1]
+    world.apply(
+        spec(
+            "db",
+            placement=PlacementSpec(
+                constraints=(Constraint(key="node.hostname", operator=EQ, value="b2"),)
+            ),
+        )
+    )
+    world.rest()
+    assert {name[0] for name in world.nodes_of(service)} == {"b"}
+
+
+def test_what_is_applied_together_is_placed_together_whatever_the_order():
+    world = zones("a1", "b1")
+    follower = world.apply(near("shop/db", memory=GIB))  # large: it is decided first
+    leader = world.apply(spec("db"))
+    world.rest()
+    assert world.nodes_of(follower) == world.nodes_of(leader)
+
+
+def test_a_service_can_be_kept_together():
+    world = zones("a1", "b1")
+    service = world.apply(near("shop/web", replicas=3, key="node.id"))
+    world.rest()
+    assert len(set(world.nodes_of(service))) == 1
+
+
+def test_tasks_that_must_be_apart_are_also_when_the_other_comes_later():
+    world = zones("a1", "a2", "b1")
+    first = world.apply(near("shop/db", apart=True))
+    world.rest()
+    later = world.apply(spec("db", replicas=3))
+    world.rest()
+    assert world.nodes_of(first) == ["a1"]
+    assert set(world.nodes_of(later)) == {"b1"}
+    third = world.apply(near("shop/db", apart=True, name="third", memory=GIB))
+    world.rest()
+    assert world.nodes_of(third) == ["a2"]
+
+
+def test_one_replica_on_a_node():
+    world = zones("a1", "b1")
+    service = world.apply(near("shop/web", apart=True, key="node.id", replicas=3))
+    world.rest()
+    assert sorted(world.nodes_of(service)) == ["a1", "b1"]
+    assert {rule for rule, _ in why_waits(world, service, 3)} == {"neighbour"}
+
+
+def test_a_weighted_wish_is_traded_against_tasks_of_the_service():
+    world = zones("a1", "b1")
+    world.apply(
+        spec(
+            "db",
+            placement=PlacementSpec(
+                constraints=(Constraint(key="node.hostname", operator=EQ, value="b1"),)
+            ),
+        )
+    )
+    world.rest()
+    service = world.apply(near("shop/db", weight=25, replicas=4))
+    world.rest()
+    # Two and a half tasks' worth: b1 has three before a1 has its first.
+    assert sorted(world.nodes_of(service)) == ["a1", "b1", "b1", "b1"]

@@ -1,0 +1,79 @@
+"""The rules of `groups` over all rows at once: which rows they leave, and with what points."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from scheduler.placement import filters, groups, tallies
+from scheduler.placement.asks import Ask
+from scheduler.placement.cells import fact
+from scheduler.placement.columns import Floats
+from scheduler.placement.fleet import Fleet
+
+NEVER = -np.inf
+
+
+def concerns(fleet: Fleet, ask: Ask) -> bool:
+    """Whether any such rule can matter to this ask."""
+    needs = ask.needs
+    return bool(needs.spread_rules or needs.neighbours) or any(
+        fleet.tallies.opposing(tag) for tag in tallies.of_class(needs, ask.name)
+    )
+
+
+def adjusted(fleet: Fleet, ask: Ask, score: Floats) -> Floats:
+    """These points with those of groups, in a new array; -inf where a rule refuses."""
+    result = score.copy()
+    for rule in ask.needs.spread_rules:
+        counts = fleet.tally(tallies.of_service(ask.service), rule.key)
+        least = groups.lowest(fleet, ask, rule, lambda key: filters.domains(fleet, ask, key))
+        if rule.weight:
+            result += _of_rows(
+                fleet,
+                rule.key,
+                {each: groups.skew_points(rule, count - least) for each, count in counts.items()},
+                other=groups.skew_points(rule, -least),
+                without=groups.skew_points(rule, groups.COUNTED_MAX),
+            )
+        else:
+            room = rule.max_skew + least  # a domain may have so many
+            result += _of_rows(
+                fleet,
+                rule.key,
+                {each: NEVER for each, count in counts.items() if count >= room},
+                other=0 if room > 0 else NEVER,
+                without=NEVER,
+            )
+    for near in ask.needs.neighbours:
+        counts = fleet.tally(tallies.of_neighbour(near), near.key)
+        if near.weight:
+            points = {each: groups.near_points(near, count) for each, count in counts.items()}
+            result += _of_rows(fleet, near.key, points, other=0, without=0)
+        elif near.apart:
+            result += _of_rows(fleet, near.key, dict.fromkeys(counts, NEVER), other=0, without=0)
+        else:
+            other = 0 if groups.is_first(ask, near, counts) else NEVER
+            here = dict.fromkeys(counts, 0.0)
+            result += _of_rows(fleet, near.key, here, other=other, without=NEVER)
+    for tag in tallies.of_class(ask.needs, ask.name):
+        for key in fleet.tallies.opposing(tag):
+            here = dict.fromkeys(fleet.tally(tallies.against(tag), key), NEVER)
+            result += _of_rows(fleet, key, here, other=0, without=0)
+    return result
+
+
+def _of_rows(
+    fleet: Fleet, key: str, here: Mapping[str, float], *, other: float, without: float
+) -> Floats:
+    """A number for each row by its value of a label: of some values, of others, of none."""
+    codes = fact(fleet.columns, key)
+    of_value = np.full(len(codes.values), float(other))
+    if (nothing := codes.numbers.get(None)) is not None:
+        of_value[nothing] = without
+    for value, number in here.items():
+        if (code := codes.numbers.get(value)) is not None:
+            of_value[code] = number
+    result: Floats = of_value[codes.of_row]
+    return result
