@@ -36,7 +36,10 @@ def write(path: Path, pieces: Iterable[bytes], *, overwrite: bool = False) -> Wr
     part = path.with_name(f".{path.name}.part")
     with suppress(FileNotFoundError):
         part.unlink()
-    file = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        file = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except OSError as error:  # of the name that was asked for, not of ours
+        raise OSError(error.errno, error.strerror, str(path)) from error
     try:
         with os.fdopen(file, "w+b") as stream:
             for piece in pieces:

@@ -16,6 +16,7 @@ import argparse
 import asyncio
 import os
 import sys
+import textwrap
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -32,6 +33,11 @@ from scheduler.store.base import Store, StoreError
 PREFIX = "HOMEPORT_SCHEDULER_"
 EX_CONFIG = 78
 _MOVABLE = ("sqlite", "etcd")
+_WHICH = (
+    "The store is the one that the scheduler's own settings name (--config FILE,"
+    f" {PREFIX}… in the environment; etcd also by ETCDCTL_ENDPOINTS and its siblings)."
+)
+_WHICH_FILLED = textwrap.fill(_WHICH, 78)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -112,6 +118,11 @@ async def _restore(config: Config, given: dict[str, object]) -> int:
         )
         print(f"restored {done.records} records of cluster {done.cluster.id} into {store.name}")
     _say_incarnation(done)
+    print(
+        f"Now start the scheduler on it (--store {config.store}"
+        + (f" --state-dir {config.state_dir}" if config.store == "sqlite" else "")
+        + "); where its address is another one, say `homeport agent point HOST:PORT` on each node."
+    )
     return 0
 
 
@@ -168,7 +179,7 @@ def _ends(config: Config, given: dict[str, object]) -> tuple[str, str]:
     other = {"sqlite": "etcd", "etcd": "sqlite"}
     source, target = given.get("source"), given.get("target")
     if source is None and target is None:
-        source = config.store
+        raise ConfigError("say where the cluster is to go: --to etcd, or --to sqlite")
     if source is None:
         source = other[str(target)]
     if target is None:
@@ -179,37 +190,89 @@ def _ends(config: Config, given: dict[str, object]) -> tuple[str, str]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="homeport store",
-        description="What is done to a store while no scheduler works on it.",
-        epilog="The store is the one that the scheduler's own settings name"
-        f" ({PREFIX}… in the environment, --config FILE; etcd also by ETCDCTL_ENDPOINTS and"
-        " its siblings).",
+        description="What is done to a store while no scheduler works on it: stop all of them"
+        " first. No container stops meanwhile.",
+        epilog=_WHICH,
     )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
 
-    def verb(name: str, says: str) -> argparse.ArgumentParser:
-        each = verbs.add_parser(name, help=says, description=says)
+    def verb(name: str, says: str, more: str, *examples: str) -> argparse.ArgumentParser:
+        each = verbs.add_parser(
+            name,
+            help=says,
+            description="\n\n".join(textwrap.fill(part, 78) for part in (says, more)),
+            epilog="\n".join(["examples:", *(f"  {each}" for each in examples), "", _WHICH_FILLED]),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
         if name != "migrate":
             each.add_argument("--store", choices=_MOVABLE, help="which store (sqlite)")
-        each.add_argument("--state-dir", metavar="DIR", help="where SQLite's file is")
-        each.add_argument("--log-format", choices=logs.FORMATS)
-        each.add_argument("--log-level", choices=logs.LEVELS)
-        each.add_argument("--config", metavar="FILE", default=os.environ.get(f"{PREFIX}CONFIG"))
+        each.add_argument(
+            "--state-dir",
+            metavar="DIR",
+            help=f"the scheduler's, where SQLite's file is ({Config().state_dir})",
+        )
+        each.add_argument("--log-format", choices=logs.FORMATS, help="how to log")
+        each.add_argument("--log-level", choices=logs.LEVELS, help="how much to log")
+        each.add_argument(
+            "--config",
+            metavar="FILE",
+            default=os.environ.get(f"{PREFIX}CONFIG"),
+            help="the scheduler's settings, TOML",
+        )
         return each
 
-    migrate = verb("migrate", "Move the cluster to the other store; no container restarts.")
-    migrate.add_argument("--from", dest="source", choices=_MOVABLE)
-    migrate.add_argument("--to", dest="target", choices=_MOVABLE)
+    migrate = verb(
+        "migrate",
+        "Move the cluster to the other store; no container restarts.",
+        "The store that is left keeps its records and refuses schedulers from then on. Said again"
+        " after an interruption it is brought to its end.",
+        "ETCDCTL_ENDPOINTS=http://pi4:2379 homeport store migrate --to etcd",
+        "homeport store migrate --from etcd --state-dir /var/lib/homeport/scheduler",
+    )
+    migrate.add_argument(
+        "--from", dest="source", choices=_MOVABLE, help="where the cluster is (the other one)"
+    )
+    migrate.add_argument(
+        "--to", dest="target", choices=_MOVABLE, help="where it is to go (the other one)"
+    )
     migrate.add_argument(
         "--overwrite", action="store_true", help="delete what the other store holds"
     )
-    backup_ = verb("backup", "Write all records into a file, the store read directly.")
-    backup_.add_argument("file", metavar="FILE")
+    backup_ = verb(
+        "backup",
+        "Write all records into a file, the store read directly.",
+        "While a scheduler runs, `homeport backup FILE` asks it for the same.",
+        "homeport store backup home.backup --state-dir /var/lib/homeport/scheduler",
+    )
+    backup_.add_argument("file", metavar="FILE", help="what to write")
     backup_.add_argument("--force", action="store_true", help="write over an existing file")
-    restore = verb("restore", "Put a backup's records into an empty store.")
-    restore.add_argument("file", metavar="FILE")
+    restore = verb(
+        "restore",
+        "Put a backup's records into an empty store.",
+        "No scheduler may run on it. Start one afterwards: agents take their containers up again,"
+        " and what is newer than the backup runs on as unknown until you say `homeport node adopt`"
+        " or `forget`. `homeport restore FILE` is the same.",
+        "homeport restore home.backup --state-dir /var/lib/homeport/scheduler",
+        "ETCDCTL_ENDPOINTS=http://pi4:2379 homeport restore home.backup --store etcd",
+    )
+    restore.add_argument("file", metavar="FILE", help="as `homeport backup` wrote it")
     restore.add_argument("--overwrite", action="store_true", help="delete what the store holds")
-    verb("accept-restore", "Go on with what the store holds, as the next incarnation.")
-    clear = verb("clear", "Empty a store that was left half filled.")
+    verb(
+        "accept-restore",
+        "Go on with what the store holds, as the next incarnation.",
+        "For a store that was put back behind the schedulers' backs: a snapshot of etcd, an older"
+        " file. `homeport status` says when that is needed. Without options the running scheduler"
+        " does it; --offline does it to the store itself while none runs.",
+        "homeport store accept-restore",
+        "homeport store accept-restore --offline --state-dir /var/lib/homeport/scheduler",
+    )
+    clear = verb(
+        "clear",
+        "Empty a store that was left half filled.",
+        "What an interrupted move or restore left, on which no scheduler starts. Saying that move"
+        " or restore again finishes it instead.",
+        "homeport store clear --store etcd",
+    )
     clear.add_argument("--overwrite", action="store_true", help="also one that holds a cluster")
     return parser
 

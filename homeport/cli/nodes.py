@@ -123,7 +123,7 @@ def node() -> None:
 node.add_command(node_update.update)
 
 
-@node.command("lost")
+@node.command("lost", short_help="Say that a node's machine is off.")
 @click.argument("name", metavar="NODE")
 @click.option("--yes", is_flag=True, help="Do not ask: the machine is off.")
 @click.pass_context
@@ -132,6 +132,12 @@ def lost(context: click.Context, name: str, yes: bool) -> None:
 
     Also exclusive tasks move, and the brake does not hold them. Their data is at risk if the
     machine is only cut off and still runs: look at it, or pull its plug, before you say this.
+    The word is void once the node is heard of again. Of one that never comes back say
+    `homeport node rm` afterwards.
+
+    \b
+    Example:
+      homeport node lost pi4
     """
     if not yes:
         if not sys.stdin.isatty():
@@ -142,14 +148,21 @@ def lost(context: click.Context, name: str, yes: bool) -> None:
     click.echo(f"node/{answer.node.name} lost")
 
 
-@node.command("rm")
+@node.command("rm", short_help="Forget a node for good, and the data on it.")
 @click.argument("name", metavar="NODE")
 @click.option("--force", is_flag=True, help="Also when it is up, or has data that tasks belong to.")
 @click.pass_context
 def remove(context: click.Context, name: str, force: bool) -> None:
     """Forget NODE: its tasks are replaced elsewhere, its volumes given up.
 
-    Nothing on the machine itself is stopped or deleted.
+    Nothing on the machine itself is stopped or deleted, so drain it first and stop its agent.
+    An agent that was removed has to join anew: stop it and delete its state directory.
+
+    \b
+    Example:
+      homeport drain pi4
+      homeport ps --node pi4        until nothing is left that can move; then stop its agent
+      homeport node rm pi4
     """
     client = options.connect(context)
     answer = client.remove_node(control_pb2.RemoveNodeRequest(node=name, force=force))
@@ -158,11 +171,13 @@ def remove(context: click.Context, name: str, force: bool) -> None:
         output.note(f"Given up, with their data on that machine: {', '.join(answer.volumes)}")
 
 
+# A container without a record is one of ours that the store knows nothing of: its record was lost
+# with a store, or is newer than a backup that was restored.
 _containers = click.argument("containers", nargs=-1, metavar="[CONTAINER]…")
 _all = click.option("--all", "all_of_them", is_flag=True, help="All that the node reports.")
 
 
-@node.command()
+@node.command(short_help="Manage containers again that have no record.")
 @click.argument("name", metavar="NODE")
 @_containers
 @_all
@@ -173,7 +188,14 @@ def adopt(
     """Manage containers again that run on NODE without a record.
 
     Where the service and slot of a container can be told from its labels, it gets its record back
-    and runs on as it is. `homeport explain NODE` lists such containers.
+    and runs on as it is. Containers have none after a backup was restored that is older than
+    they are; `homeport status` names their tasks and `homeport explain NODE` lists them.
+    CONTAINER is a name as listed there, or at least 12 digits of an id as `docker ps` shows it.
+
+    \b
+    Examples:
+      homeport node adopt pi4 hello-web-1.2.7
+      homeport node adopt pi4 --all
     """
     _say_which(containers, all_of_them)
     request = control_pb2.AdoptContainersRequest(node=name, containers=containers, all=all_of_them)
@@ -181,7 +203,7 @@ def adopt(
     _tell(context, answer.adopted, answer.refused, "adopted")
 
 
-@node.command()
+@node.command(short_help="Stop and remove containers that have no record.")
 @click.argument("name", metavar="NODE")
 @_containers
 @_all
@@ -191,7 +213,12 @@ def forget(
 ) -> None:
     """Stop and remove containers that run on NODE without a record.
 
-    Their named volumes stay.
+    Their named volumes stay. Which containers, and how they are named: see `homeport node
+    adopt --help`.
+
+    \b
+    Example:
+      homeport node forget pi4 hello-web-1.2.7
     """
     _say_which(containers, all_of_them)
     request = control_pb2.ForgetContainersRequest(node=name, containers=containers, all=all_of_them)
@@ -201,7 +228,9 @@ def forget(
 
 def _say_which(containers: tuple[str, ...], all_of_them: bool) -> None:
     if bool(containers) == all_of_them:
-        raise click.UsageError("Name the containers, or say --all.")
+        raise click.UsageError(
+            "Name the containers (`homeport explain NODE` lists them), or say --all; not both."
+        )
 
 
 def _tell(context: click.Context, done: Any, refused: Any, word: str) -> None:
@@ -210,6 +239,6 @@ def _tell(context: click.Context, done: Any, refused: Any, word: str) -> None:
     for each in refused:
         output.note(f"{each.container}: {each.reason}")
     if not done and not refused:
-        output.note("There is none.")
+        output.note("This node reports no container without a record: there is nothing to do.")
     if refused:
         context.exit(1)

@@ -41,6 +41,11 @@ def backup(
     Any scheduler gives it: all records at one revision, checked after writing. The file holds
     your secrets, so only you may read it. It does not hold the data of containers, nor the
     archives of images that were built with `apply --build`.
+
+    \b
+    Examples:
+      homeport backup home.backup
+      homeport backup home.backup --offline --state-dir /var/lib/homeport/scheduler
     """
     if offline:
         _become("backup", str(file), *(("--force",) if force else ()), *arguments)

@@ -105,3 +105,10 @@ class TestFiles:
         (tmp_path / "b").write_bytes(WHOLE[:-1])
         with pytest.raises(BackupDamaged, match=str(tmp_path / "b")):
             backup_file.read(tmp_path / "b")
+
+
+def test_where_nothing_can_be_written_the_name_that_was_asked_for_is_said(tmp_path):
+    path = tmp_path / "nowhere" / "home.backup"
+    with pytest.raises(FileNotFoundError) as raised:
+        backup_file.write(path, backup.encode(HEADER, ENTRIES))
+    assert raised.value.filename == str(path)
