@@ -42,8 +42,7 @@ class AgentMachine(Machine):
         self.secrets = MemorySecrets()
         self.identities = Identities()
         self.boot = 1
-        self.lapses = 0
-        """How often the agent has forgotten: by a power cut, or an end before it could write."""
+        self._lapsed_at = []  # true times
         self.worker = None
         self.journal = None
         self.reporter = None
@@ -58,7 +57,8 @@ class AgentMachine(Machine):
         if journal is not None:
             # What was told may be ahead of what is written, as long as the disk is full.
             written = Journal(copy.copy(self.medium), self.secrets)
-            self.lapses += written.records != journal.records
+            if written.records != journal.records:
+                self._lapsed_at.append(self.world.loop.now)
         super()._gone()
 
     def cut_power(self):
@@ -71,7 +71,12 @@ class AgentMachine(Machine):
         self.engine.reboot()
         self.clock.reboot()
         self.boot += 1
-        self.lapses += 1
+        self._lapsed_at.append(self.world.loop.now)
+
+    def lapses(self, at):
+        """How often its agent had forgotten until that true time: by a power cut, or an end before
+        it could write."""
+        return sum(each < at for each in self._lapsed_at)
 
     async def _main(self):
         world, clock = self.world, self.clock

@@ -360,10 +360,11 @@ class Checks:
             return  # a repetition, which no leader takes in
         end.reports_told = message.report.sequence
         epoch = machine.core.control.lead.authority.epoch
+        lapses = node.lapses(end.dialled)  # of who sent it, who may be dead by now
         for each in message.report.statuses:
             status = codec.from_message(TaskStatus, each)
-            known = self._told.get(status.task, (epoch, node.lapses, None))
-            told_epoch, lapses, before = known
+            known = self._told.get(status.task, (epoch, lapses, None))
+            told_epoch, told_lapses, before = known
             # A removal is told again, by who has forgotten how often it had started.
             was_removed = before is not None and before.state is TaskState.REMOVED
             if was_removed and status.state is TaskState.REMOVED:
@@ -371,9 +372,10 @@ class Checks:
             # A power cut, or a full disk before its end, may take from the agent's memory what it
             # has told. Whoever was told reminds it, so only to another leader may it say less; in
             # the end what ended stays ended.
-            if lapses != node.lapses and before is not None and before.state in TERMINAL:
+            has_forgotten = told_lapses != lapses
+            if has_forgotten and before is not None and before.state in TERMINAL:
                 continue
-            if lapses != node.lapses and told_epoch != epoch:
+            if has_forgotten and told_epoch != epoch:
                 before = None
             if before is not None and not is_legal(
                 Writer.AGENT,
@@ -383,7 +385,7 @@ class Checks:
                 new_attempt=status.attempt,
             ):
                 self.violate("S20: a task's state went backwards", (before, status))
-            self._told[status.task] = (epoch, node.lapses, status)
+            self._told[status.task] = (epoch, lapses, status)
 
 
 def _said(key, value):

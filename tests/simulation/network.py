@@ -111,6 +111,7 @@ class _Lane:
         self.network = network
         self.client = client
         self.server = server
+        self.dialled = network.loop.now
         self.handler = None
         to_server = _Direction(self, client, server, is_open=False)
         to_client = _Direction(self, server, client, is_open=True)
@@ -262,6 +263,11 @@ class End:
     def client(self):
         """The name of the machine that opened the lane."""
         return self._lane.client
+
+    @property
+    def dialled(self):
+        """True time at which it did."""
+        return self._lane.dialled
 
     def __aiter__(self):
         return self
