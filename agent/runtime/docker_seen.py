@@ -129,12 +129,18 @@ _NOT_TRIED = ("transport:", "containerd.sock", "ttrpc: closed")
 
 
 def _health(state: Mapping[str, Any]) -> Health:
-    log = (state.get("Health") or {}).get("Log") or ()
+    told = state.get("Health") or {}
+    log = told.get("Log") or ()
     last = log[-1] if log else {}
     if last.get("ExitCode") == -1 and any(word in str(last.get("Output")) for word in _NOT_TRIED):
         # The engine could not even ask: that says nothing of the container.
         return Health.NONE
-    return _HEALTH.get((state.get("Health") or {}).get("Status", ""), Health.NONE)
+    health = _HEALTH.get(told.get("Status", ""), Health.NONE)
+    if health is Health.UNHEALTHY and told.get("FailingStreak") == 0:
+        # A pause ends the checks, which an engine calls unhealthy also after the pause, until the
+        # next check: none has failed.
+        return Health.STARTING
+    return health
 
 
 def _ports(network: Mapping[str, Any]) -> tuple[BoundPort, ...]:

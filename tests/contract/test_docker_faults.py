@@ -23,8 +23,9 @@ from agent.runtime import docker, docker_check, docker_look, proc
 from agent.runtime.base import Gone, Phase, Rejected, Unavailable, Work
 from agent.runtime.docker import DockerRuntime, DockerSettings
 from agent.runtime.docker_images import PullLimits
+from homeport.model import Health
 from homeport.seams import SystemClock
-from homeport.spec import Argv, FileKind, FileMount, NetworkAttachment, PullPolicy
+from homeport.spec import Argv, FileKind, FileMount, HealthCheck, NetworkAttachment, PullPolicy
 from tests.contract.runtimes import PATIENCE_SECONDS, DockerBench, silent, until, up
 from tests.contract.works import stack_file
 from tests.testbed import requirements
@@ -290,6 +291,25 @@ async def test_a_paused_container_is_seen_as_paused_and_stops(
     stopped = await runtime.stop(task.task, 10.0)
     assert stopped is not None
     assert (stopped.phase, stopped.exit_code) == (Phase.EXITED, 0)
+
+
+async def test_a_container_that_was_paused_and_goes_on_is_not_unwell(
+    bench: DockerBench, trouble: Trouble
+) -> None:
+    """Docker calls it unhealthy until its next check, and who believes that restarts it."""
+    runtime = bench.runtime()
+    check = HealthCheck(test=("CMD", "true"), interval_ms=3000, retries=3)
+    task = bench.sleeper(health_check=check)
+    seen = await up(runtime, task)
+    await until(runtime, task.task, lambda seen: seen is not None and seen.health is Health.HEALTHY)
+    client = trouble.engine.client()
+    client.pause(seen.container_id)
+    client.unpause(seen.container_id)
+    claimed = client.inspect_container(seen.container_id)["State"]["Health"]
+    after = await runtime.inspect(task.task)
+    assert (claimed["Status"], claimed["FailingStreak"]) == ("unhealthy", 0)
+    assert after is not None
+    assert after.health is not Health.UNHEALTHY
 
 
 @pytest.mark.parametrize("by", ["the same agent", "the next agent"])

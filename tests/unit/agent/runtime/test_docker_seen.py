@@ -132,3 +132,13 @@ def test_a_check_that_the_engine_could_not_even_try_says_nothing_of_the_containe
     found = seen(state, cluster="c1", is_alive=True)
     assert found is not None
     assert found.health is health
+
+
+@pytest.mark.parametrize(("streak", "health"), [(0, Health.STARTING), (3, Health.UNHEALTHY)])
+def test_unhealthy_without_a_check_that_failed_is_not_known_yet(
+    streak: int, health: Health
+) -> None:
+    state = inspected(Health={"Status": "unhealthy", "FailingStreak": streak})
+    found = seen(state, cluster="c1", is_alive=True)
+    assert found is not None
+    assert found.health is health
