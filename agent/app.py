@@ -180,6 +180,7 @@ class Agent:
             starts_in_flight=self._config.starts_in_flight,
             boot_id=self._boot_id,
             guarding=guarding,
+            devices=lambda: observer.inventory.devices,
         )
         observer = Observer(
             runtime=runtime,

@@ -33,6 +33,7 @@ from homeport.model import (
     Assignment,
     Condition,
     Event,
+    MachineDevice,
     NodeId,
     TaskId,
     TaskStatus,
@@ -68,8 +69,12 @@ class Worker:
         starts_in_flight: int,
         boot_id: str,
         guarding: Guarding | Unguarded | None = None,
+        devices: Callable[[], tuple[MachineDevice, ...]] = tuple,
     ) -> None:
-        """`guarding` None: whoever holds this sees to the lease's end by itself."""
+        """`guarding` None: whoever holds this sees to the lease's end by itself.
+
+        `devices`: what the machine has now.
+        """
         self.runners: dict[TaskId, Runner] = {}
         self.unknown: dict[TaskId, Seen] = {}
         """Containers of ours that nobody told us of."""
@@ -78,6 +83,7 @@ class Worker:
         self._journal = journal
         self._reporter = reporter
         self._boot_id = boot_id
+        self._devices = devices
         self._means = Means(
             runtime=runtime,
             driver=driver,
@@ -438,6 +444,7 @@ class Worker:
             networks=stack.networks,
             volumes=stack.volumes,
             files=self._journal.files(stack.name, generation),
+            devices=self._devices(),
         )
 
     def _priority(self, task: TaskId) -> int:

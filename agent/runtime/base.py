@@ -24,6 +24,7 @@ from homeport.model import (
     BoundPort,
     Condition,
     Health,
+    MachineDevice,
     ServiceGeneration,
     StackFile,
     TaskId,
@@ -77,6 +78,7 @@ class Work:
     networks: tuple[NetworkSpec, ...] = ()  # of the stack
     volumes: tuple[VolumeSpec, ...] = ()
     files: tuple[StackFile, ...] = ()
+    devices: tuple[MachineDevice, ...] = ()  # of the machine, as it is now
 
     @property
     def task(self) -> TaskId:

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from agent.runtime import docker_mounts, docker_networking
 from agent.runtime.base import Work
+from agent.runtime.granted import Granted, granted
 from agent.runtime.labels import WATCHTOWER, container_labels, container_name, reserved
 from homeport.spec import (
     Argv,
@@ -57,7 +58,7 @@ def creation(
     `file_paths` are where the spec's `files` lie on this node, in their order. What
     `objections` names must have been refused before.
     """
-    spec = work.generation.spec.container
+    spec = _with_grants(work)
     networking = docker_networking.networking(work, api)
     binds, mounts = docker_mounts.mounts(work, file_paths)
     body: Body = {
@@ -105,6 +106,7 @@ def objections(work: Work, api: tuple[int, int]) -> list[str]:
     spec = work.generation.spec.container
     return [
         *_own_objections(spec, api),
+        *_granted(work).objections,
         *docker_mounts.objections(work, api),
         *docker_networking.objections(work, api),
     ]
@@ -112,13 +114,27 @@ def objections(work: Work, api: tuple[int, int]) -> list[str]:
 
 def notices(work: Work, api: tuple[int, int]) -> list[str]:
     """What the engine will do otherwise than written, without harm."""
+    said = list(_granted(work).notices)
     check = work.generation.spec.container.health_check
     if check is not None and check.start_interval_ms and api < (1, 44):
-        return [
+        said.append(
             "healthcheck.start_interval needs Docker Engine 25 (this one speaks API"
             f" {api[0]}.{api[1]}): the usual interval applies from the start"
-        ]
-    return []
+        )
+    return said
+
+
+def _granted(work: Work) -> Granted:
+    return granted(work.generation.spec, work.assignment, work.devices)
+
+
+def _with_grants(work: Work) -> ContainerSpec:
+    """The container's spec with the devices that this very task was given."""
+    spec = work.generation.spec.container
+    if not (spec.device_requests or work.generation.spec.devices):
+        return spec
+    given = _granted(work)
+    return replace(spec, devices=given.devices, device_requests=given.requests)
 
 
 def too_old(api: tuple[int, int], what: str, release: str, needed: tuple[int, int]) -> str:

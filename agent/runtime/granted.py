@@ -40,9 +40,7 @@ def granted(spec: ServiceSpec, assignment: Assignment, machine: Sequence[Machine
     given: dict[int, list[Grant]] = {}
     for grant in assignment.grants:
         given.setdefault(grant.need, []).append(grant)
-    missing = sorted(
-        {each.device for each in assignment.grants if machine and each.device not in known}
-    )
+    missing: list[str] = []
     mapped = {device.source for device in spec.container.devices}
     ids: dict[DeviceRequest, list[str]] = {}
     nodes: list[Device] = [*spec.container.devices]
@@ -54,6 +52,7 @@ def granted(spec: ServiceSpec, assignment: Assignment, machine: Sequence[Machine
             ids.setdefault(source, []).extend(each.device for each in grants)
         elif isinstance(source, DeviceNeed) and need.name not in mapped:
             here = [known[each.device] for each in grants if each.device in known]
+            missing += [each.device for each in grants if each.device not in known]
             gpus = [each.id for each in here if _is_nvidia(each)]
             if gpus:
                 requests.append(_request(gpus))

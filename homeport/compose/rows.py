@@ -482,11 +482,11 @@ OURS = (
         "services.*.x-homeport.max_concurrent", "ServiceSpec.max_concurrent",
         CLUSTER + "max_concurrent",
     ),
-    _mapped("services.*.x-homeport.device", "ServiceSpec.devices", PLACING + "devices"),
+    _mapped("services.*.x-homeport.device", "ServiceSpec.devices", ENGINE + "devices_that_a_task_was_given"),
     *_children(
         "services.*.x-homeport.device[]", "DeviceNeed",
         "path=name id=name usb=name kind vendor model=models count share=share_millis "
-        "shared=share_millis target", PLACING + "devices",
+        "shared=share_millis target", ENGINE + "devices_that_a_task_was_given",
     ),
     _mapped("services.*.x-homeport.strategy", "PlacementSpec.strategy", PLACING + "wishes"),
     _mapped("services.*.x-homeport.prefer", "PlacementSpec.preferences", PLACING + "wishes"),

@@ -16,10 +16,12 @@ from typing import Any
 
 from agent.runtime.base import Seen, Work
 from agent.runtime.docker import DockerRuntime, DockerSettings
-from homeport import compose
+from homeport import compose, devices
 from homeport.lifecycle import Desired
 from homeport.model import (
     Assignment,
+    Grant,
+    MachineDevice,
     ServiceGeneration,
     ServiceId,
     StackFile,
@@ -90,6 +92,7 @@ class Stage:
         self.engine = engine.client()
         self.name = f"play{os.getpid():x}{next(_numbers):x}"
         self.told: list[str] = []
+        self.machine: tuple[MachineDevice, ...] = ()
         # Engines on one machine share its routes, and would answer for each other.
         self.subnet = f"10.{200 + os.getpid() // 250 % 50}.{os.getpid() % 250}"
         self.settings = DockerSettings(
@@ -137,7 +140,15 @@ class Stage:
                 service_name=spec.name,
                 generation=1,
                 desired=Desired.RUNNING,
+                # The first device that will do, which nobody else takes here.
+                grants=tuple(
+                    Grant(device=device.id, need=index)
+                    for index, need in enumerate(devices.needs(spec))
+                    for device in self.machine
+                    if devices.matches(need, device)
+                ),
             ),
+            devices=self.machine,
             generation=ServiceGeneration(
                 service=service,
                 generation=1,

@@ -13,6 +13,7 @@ import os
 import platform
 import socket
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ import pytest
 from agent.runtime import proc
 from agent.runtime.base import Phase, Rejected
 from homeport import compose
-from homeport.model import Health, TaskId
+from homeport.model import Health, MachineDevice, TaskId
 from homeport.spec import RestartCondition
 from tests.contract.runtimes import until
 from tests.contract.stage import Actor, Stage
@@ -237,6 +238,31 @@ async def test_devices(stage: Stage) -> None:
     app = await stage.up("devices: ['/dev/fuse:/dev/melt:r']")
     assert await app.run(": </dev/melt && echo opened") == "opened"
     assert "not permitted" in await app.run(": >/dev/melt")
+
+
+async def test_devices_that_a_task_was_given(stage: Stage) -> None:
+    stage.machine = (MachineDevice(id="/dev/fuse", kind="melting", names=("/dev/fuse",)),)
+    given = "image: hp/sleeper:1, x-homeport: {device: "
+    apps = await stage.up_all(
+        f"services:\n  one: {{{given}{{kind: melting, target: /dev/melt}}}}}}\n"
+        f"  two: {{{given}melting}}}}\n"
+    )
+    assert await apps["one"].run(": </dev/melt && echo opened") == "opened"
+    assert await apps["two"].run(": </dev/fuse && echo opened") == "opened"
+
+
+async def test_gpus_that_a_task_was_given(stage: Stage) -> None:
+    stage.machine = (MachineDevice(id="GPU-1", kind="gpu", vendor="nvidia", names=("GPU-1", "0")),)
+    app = await stage.create("gpus: [{count: 1}]")
+    (request,) = app.host_config["DeviceRequests"]
+    assert (request["Count"], request["DeviceIDs"]) == (0, ["GPU-1"])
+
+
+async def test_a_device_that_is_gone_is_refused(stage: Stage) -> None:
+    stage.machine = (MachineDevice(id="/dev/fuse", kind="melting", names=("/dev/fuse",)),)
+    (work,) = stage.read("services: {web: {image: x, x-homeport: {device: melting}}}")[1]
+    with pytest.raises(Rejected, match="/dev/fuse, which this task was given, is not on this"):
+        await stage.runtime.prepare(replace(work, devices=()), stage.told.append)
 
 
 async def test_device_cgroup_rules(stage: Stage) -> None:

@@ -121,3 +121,14 @@ def test_a_need_without_a_device_is_told():
     assert see(service(DeviceNeed(kind="tpu"))).notices == (
         "no device was given for x-homeport.device tpu",
     )
+
+
+def test_where_nothing_of_the_machine_is_seen_a_given_device_is_an_objection():
+    assert see(service(DeviceNeed(kind="serial")), (0, BY_ID), machine=()).objections
+
+
+def test_what_only_the_engine_looks_at_needs_no_list():
+    spec = service(devices=(at("/dev/kvm"),), device_requests=(gpu(count=1),))
+    seen = see(spec, (0, "/dev/kvm"), (1, "GPU-1"), machine=())
+    assert seen.objections == ()
+    assert seen.requests == (gpu(device_ids=("GPU-1",)),)
