@@ -47,6 +47,7 @@ ROLLOUT = STACKS + "a_change_replaces_one_slot_at_a_time"
 FAILED_ROLLOUT = STACKS + "a_bad_image_stops_the_rollout_with_its_reason"
 DEPENDENCIES = STACKS + "the_dependency_was_healthy_before_what_depends_on_it_started"
 LOADING = "tests/unit/homeport/compose/test_project.py::test_"
+GIVEN = ENGINE + "devices_that_a_task_was_given"
 PLACING = "tests/unit/homeport/compose/test_placing.py::test_"
 PROCESS = "tests/contract/test_process_options.py::test_"
 
@@ -482,11 +483,11 @@ OURS = (
         "services.*.x-homeport.max_concurrent", "ServiceSpec.max_concurrent",
         CLUSTER + "max_concurrent",
     ),
-    _mapped("services.*.x-homeport.device", "ServiceSpec.devices", ENGINE + "devices_that_a_task_was_given"),
+    _mapped("services.*.x-homeport.device", "ServiceSpec.devices", GIVEN),
     *_children(
         "services.*.x-homeport.device[]", "DeviceNeed",
         "path=name id=name usb=name kind vendor model=models count share=share_millis "
-        "shared=share_millis target", ENGINE + "devices_that_a_task_was_given",
+        "shared=share_millis target", GIVEN,
     ),
     _mapped("services.*.x-homeport.strategy", "PlacementSpec.strategy", PLACING + "wishes"),
     _mapped("services.*.x-homeport.prefer", "PlacementSpec.preferences", PLACING + "wishes"),
