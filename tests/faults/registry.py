@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
+
 Work = Callable[[Any], None]
 
 
@@ -65,7 +67,7 @@ def short(number: str) -> Callable[[Work], Work]:
 
 
 def catalogue() -> list[Fault]:
-    """All faults in the order of their ids, those that share the one cluster first."""
+    """All faults in the order of their ids."""
     from tests.faults import (
         clocks,
         disks,
@@ -78,4 +80,21 @@ def catalogue() -> list[Fault]:
     )
 
     assert all((clocks, disks, engines, etcd, network, processes, restoring, storms))
-    return sorted(FAULTS, key=lambda each: (each.alone, each.id))
+    return sorted(FAULTS, key=lambda each: each.id)
+
+
+def parameters(*, alone: bool) -> list[Any]:
+    """Those that share the one cluster, or those that do not, for `pytest.mark.parametrize`."""
+    return [
+        pytest.param(
+            each,
+            id=each.name,
+            marks=[
+                pytest.mark.timeout(each.seconds),
+                *([] if each.quick else [pytest.mark.slow]),
+                *([pytest.mark.short] if each.is_short else []),
+            ],
+        )
+        for each in catalogue()
+        if each.alone is alone
+    ]
