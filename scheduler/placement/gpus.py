@@ -66,8 +66,8 @@ def accepted(need: DeviceNeed, looks: tuple[Look, ...]) -> tuple[bool, ...]:
 def options(need: DeviceNeed, room: Room) -> tuple[Option, ...]:
     """The choices worth thinking about; none: the node has not enough left.
 
-    A share of one GPU: the first of each different one. Otherwise there is one choice, of the
-    fullest GPUs that have enough left, the lowest numbers first.
+    A share of one GPU: the first of each different one, the fullest first. Otherwise there is one
+    choice, of the fullest GPUs that have enough left, the lowest numbers first.
     """
     usable = [
         place
@@ -78,7 +78,7 @@ def options(need: DeviceNeed, room: Room) -> tuple[Option, ...]:
         first: dict[tuple[Look, int], int] = {}
         for place in usable:
             first.setdefault((room.looks[place], room.free[place]), place)
-        return tuple((place,) for place in first.values())
+        return tuple((place,) for place in sorted(first.values(), key=lambda each: room.free[each]))
     if need.count < 0:
         there = sum(accepted(need, room.looks))
         return (tuple(usable),) if there and len(usable) == there else ()

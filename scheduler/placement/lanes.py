@@ -128,8 +128,10 @@ class Lane:
             return
         rows = columns.since(self._seen) if self._seen >= 0 else None
         self._seen = columns.end
-        self.is_smooth = board is None or not (typical or self.profile.needs.devices)
-        if rows is None or len(rows) > len(self.score) // 4 + FEW_ROWS:
+        self.is_smooth = not self.profile.needs.devices and not typical
+        if rows is not None and len(rows) > len(self.score) // 4 + FEW_ROWS:
+            rows = None
+        if rows is None:
             _points(columns.table, self.profile, self._own, self.score)
         elif len(rows) <= FEW_ROWS:
             for row in rows.tolist():
