@@ -131,22 +131,23 @@ def power_cut_in_commit(results: Path) -> None:
     with _store_on_a_disk(results / "F26", 64 * MIB, "commit=600") as world:
         image = world.directory / "disk.img"
         scheduler = world.cluster.schedulers[0].daemon
-        for number in range(5):
-            goes_on(world)
-            world.lasts(0.1 * number)
-            scheduler.pause()
-            done = acknowledged(world)
-            copy = world.directory / f"cut-{number}.img"
-            shutil.copyfile(image, copy)
-            scheduler.resume()
-            at = world.directory / f"cut-{number}"
-            mount(copy, at)
-            found, problems = _marks_in(at / "store.db")
-            unmount(at)
-            assert problems == [("ok",)], problems
-            missing = _acknowledged_marks(world)[:done]
-            assert set(missing) <= found, sorted(set(missing) - found)
-            world.note(f"{done} acknowledged changes are all on the disk whose power was cut")
+        with world.fault("F26", scope="store"):
+            for number in range(5):
+                goes_on(world)
+                world.lasts(0.1 * number)
+                scheduler.pause()
+                done = acknowledged(world)
+                copy = world.directory / f"cut-{number}.img"
+                shutil.copyfile(image, copy)
+                scheduler.resume()
+                at = world.directory / f"cut-{number}"
+                mount(copy, at)
+                found, problems = _marks_in(at / "store.db")
+                unmount(at)
+                assert problems == [("ok",)], problems
+                missing = _acknowledged_marks(world)[:done]
+                assert set(missing) <= found, sorted(set(missing) - found)
+                world.note(f"{done} acknowledged changes are all on the disk whose power was cut")
 
 
 def _acknowledged_marks(world: World) -> list[str]:
