@@ -63,8 +63,8 @@ def update(
 ) -> None:
     """Change what placement knows of NODE.
 
-    Running tasks stay where they are, but for those that a taint with `evict`, or a label that a
-    constraint asks for, sends away.
+    Running tasks stay where they are, but for those that a taint with `evict` sends away: they go
+    as from a drained node, one of a service at a time, and only where another node takes them.
     """
     if not any((labels, labels_gone, taints, taints_gone, overcommit, resources, resources_gone)):
         raise click.UsageError("Say what to change; `--help` lists what can be.")

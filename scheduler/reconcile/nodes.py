@@ -15,11 +15,13 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from homeport.lifecycle import Desired, TaskState
-from homeport.model import Availability, Cause, Health, NodeState, Service, Task
+from homeport.model import Availability, Cause, Health, NodeState, Service, Taint, Task
 from scheduler.cluster import keys
 from scheduler.cluster.changes import Change, Put
 from scheduler.cluster.observed import is_ready
 from scheduler.cluster.snapshot import Snapshot
+from scheduler.placement import taints
+from scheduler.placement.fleet import requirements_of
 from scheduler.reconcile import replicas
 from scheduler.reconcile.slots import Slot, name
 
@@ -192,9 +194,20 @@ def must_leave(snapshot: Snapshot, task: Task) -> str:
     where = name(snapshot, task.node)
     if is_drained(snapshot, task):
         return f"node {where} is being drained"
+    if (taint := _evicts(snapshot, task)) is not None:
+        return f"node {where} has the taint {taints.shown(taint)}, which it does not tolerate"
     if task.needs_lease and (why := snapshot.observed.node(task.node).unfenced):
         return f"node {where} gets no exclusive task: {why}"
     return ""
+
+
+def _evicts(snapshot: Snapshot, task: Task) -> Taint | None:
+    """The taint of its node that sends this task away."""
+    node = snapshot.stored.node(task.node)
+    if node is None or not node.taints:
+        return None
+    needs = requirements_of(snapshot.stored, task.service, task.generation)
+    return taints.evicting(node.taints, needs.tolerations)
 
 
 def to_drain(snapshot: Snapshot, service: Service, slots: Mapping[int, Slot]) -> list[Task]:
@@ -219,7 +232,9 @@ def to_drain(snapshot: Snapshot, service: Service, slots: Mapping[int, Slot]) ->
 
 def drain(snapshot: Snapshot, task: Task) -> Change:
     """Stop one task so that its slot's next goes elsewhere."""
-    cause = Cause.OPERATOR if is_drained(snapshot, task) else Cause.RECONCILER
+    # A node is drained or tainted by its operator; it loses its lease by itself.
+    by_operator = is_drained(snapshot, task) or _evicts(snapshot, task) is not None
+    cause = Cause.OPERATOR if by_operator else Cause.RECONCILER
     reason = must_leave(snapshot, task)
     ended = replace(task, desired=Desired.SHUTDOWN, cause=cause, reason=reason)
     return Put(ended, snapshot.stored.version(keys.task(task.id)), reason)

@@ -156,6 +156,8 @@ def _why(
                 f"it stays on {name(snapshot, task.node)}, which is being drained: its data is"
                 " there, and a pinned task does not move"
             )
+        if task.pinned and (why := nodes.must_leave(snapshot, task)):
+            return f"it stays, though {why}: its data is there, and a pinned task does not move"
         if waiting is not None:
             return waiting.reason  # a successor of it has to wait
         if why := nodes.waits_for_its_node(snapshot, task):

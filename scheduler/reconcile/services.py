@@ -233,7 +233,7 @@ def _drained(
             slot=task.slot,
             n=slots_of.next_n(service, wanted[task.slot]),
             generation=_generation(snapshot, service, task),
-            reason="its node is being drained",
+            reason=nodes.must_leave(snapshot, task),
         )
         ask = scheduling.ask_for(snapshot, fleet, vacancy)
         if ask is None:
