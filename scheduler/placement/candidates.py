@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from homeport.devices import GPU
 from homeport.model import Availability, Grant, MachineDevice, Node, NodeId, ServiceId, Taint
@@ -13,8 +13,7 @@ from scheduler.placement.requirements import HostPort, Requirements, whole
 K = TypeVar("K")
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
+class Held(NamedTuple):
     """What tasks of one kind take on one node; shared by all of them."""
 
     service: ServiceId

@@ -146,10 +146,11 @@ class Columns:
             marked = list(dict.fromkeys(marked))
         table, rows = self.table, self.rows
         for row in marked:
-            table[:, row] = _numbers(rows[row])
-        self._note(np.array(marked, dtype=np.intp))
+            for column, number in enumerate(_numbers(rows[row])):
+                table[column, row] = number
+        self._note(marked)
 
-    def _note(self, changed: Rows) -> None:
+    def _note(self, changed: Rows | list[int]) -> None:
         begin = self.end - self._origin
         if begin + len(changed) > len(self._log):
             # To look at so many rows one by one pays for nobody.

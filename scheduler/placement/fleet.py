@@ -200,7 +200,8 @@ class Fleet:
             candidate.take(entry.needs, times)
             candidate.grant(grants, times)
             self.columns.touch(candidate)
-            self.tallies.taken(entry, candidate, times)
+            if self.tallies:
+                self.tallies.taken(entry, candidate, times)
         self._presence[entry.service].count(entry.node, candidate.row, times)
 
     # ------------------------------------------------------------ questions

@@ -25,6 +25,7 @@ from scheduler.placement.columns import (
     TASKS,
     Columns,
     Floats,
+    Rows,
 )
 from scheduler.placement.fleet import Fleet
 from scheduler.placement.fragmentation import IMPOSSIBLE, Mix
@@ -41,13 +42,17 @@ LANES_MIN = 64
 class Profile:
     """What a class asks, made ready for arrays; one for each class and kind of exclusion."""
 
-    __slots__ = ("bonus", "checks", "limits", "need", "needs", "packs")
+    __slots__ = ("bonus", "checks", "fresh", "limits", "need", "needs", "packs")
 
-    def __init__(self, ask: Ask, bonus: Floats, packs: bool) -> None:
-        """`bonus`: what each node has by what it is; NEVER where the task cannot be."""
+    def __init__(self, ask: Ask, bonus: Floats, fresh: Floats, packs: bool) -> None:
+        """`bonus`: what each node has by what it is; NEVER where the task cannot be.
+
+        `fresh`: the same with the points of having no task of the service.
+        """
         needs = ask.needs
         self.needs = needs
         self.bonus = bonus
+        self.fresh = fresh
         self.packs = packs
         self.need = np.array([[needs.cpu_millis], [needs.memory_bytes]], dtype=np.float64)
         wanted = (
@@ -72,7 +77,9 @@ class Profile:
 
     def same_service(self, count: int) -> int:
         """The points of having so many tasks of the service."""
-        return 0 if self.packs else points.few(count) << points.SERVICE_SHIFT
+        if self.packs or count >= points.COUNT_MAX:
+            return 0
+        return points.COUNT_MAX - count << points.SERVICE_SHIFT
 
 
 class Lane:
@@ -91,7 +98,7 @@ class Lane:
         # Whether a task more changes the points of its row by room and tasks alone.
         self.is_smooth = True
         # The points of a row that do not depend on what is free there; -inf where it cannot be.
-        self._own = profile.bonus + profile.same_service(0)
+        self._own = profile.fresh if presence is None else profile.fresh.copy()
         self.cells = Cells(columns, profile.needs) if profile.needs.spread else None
         if presence is not None:
             for node, count in presence.nodes.items():
@@ -107,6 +114,16 @@ class Lane:
             self._count(row, count)
             if self.cells is not None:
                 self.cells.counted(row, times)
+
+    def counted_all(self, rows: list[int], counts: list[int], times: list[int]) -> None:
+        """The same of many nodes."""
+        where = np.array(rows, dtype=np.intp)
+        few = points.COUNT_MAX - np.minimum(np.array(counts), points.COUNT_MAX)
+        same = 0 if self.profile.packs else few << points.SERVICE_SHIFT
+        self._own[where] = self.profile.bonus[where] + same
+        if self.cells is not None:
+            for row, more in zip(rows, times, strict=True):
+                self.cells.counted(row, more)
 
     def close(self) -> None:
         """Listen no more."""
@@ -195,16 +212,15 @@ class Lane:
                     result[found.row] = min(result[found.row], most - count)
         return result
 
-    def points_after_one(self, columns: Columns) -> Floats:
-        """The points of each row had it one task more; meaningless where that has no room."""
-        table = columns.table[: BASE + 1].copy()
+    def points_after_one(self, columns: Columns, rows: Rows) -> Floats:
+        """The points of these rows had each one task more; meaningless where that has no room."""
+        table = columns.table[: TASKS + 1].take(rows, axis=1)
         table[CPU : MEMORY + 1] -= self.profile.need
-        few = np.where(columns.table[TASKS] < points.COUNT_MAX, points.TASK_COST, 0)
-        table[BASE] -= few
-        own = self._own
+        table[BASE] -= np.where(table[TASKS] < points.COUNT_MAX, points.TASK_COST, 0)
+        own = self._own.take(rows)
         if not self.profile.packs:
             more = 1 << points.SERVICE_SHIFT
-            bonus = self.profile.bonus
+            bonus = self.profile.bonus.take(rows)
             has_less = own - np.where(bonus > NEVER, bonus, 0) >= more  # not as many as count
             own = np.where(has_less, own - more, own)
         return _points(table, self.profile, own, np.empty(len(own)))
@@ -234,7 +250,7 @@ class Lanes:
         self._most = max(LANES_MIN, LANES_BYTES // (16 * len(columns.rows) + 1))
         self._lanes: dict[tuple[object, ...], Lane] = {}
         self._profiles: dict[tuple[object, ...], Profile] = {}
-        self._allowed: dict[tuple[object, ...], Floats] = {}
+        self._allowed: dict[tuple[object, ...], tuple[Floats, Floats]] = {}
 
     @staticmethod
     def of(fleet: Fleet) -> Lanes:
@@ -266,14 +282,19 @@ class Lanes:
     def _profile(self, fleet: Fleet, ask: Ask, kind: tuple[object, ...]) -> Profile:
         found = self._profiles.pop(kind, None)
         if found is None:
-            found = Profile(ask, self._bonus(fleet, ask), scores.packs(fleet, ask))
+            packs = scores.packs(fleet, ask)
+            bonus, fresh = self._bonus(fleet, ask)
+            found = Profile(ask, bonus, bonus if packs else fresh, packs)
         self._profiles[kind] = found
         if len(self._profiles) > self._most:
             del self._profiles[next(iter(self._profiles))]
         return found
 
-    def _bonus(self, fleet: Fleet, ask: Ask) -> Floats:
-        """The wishes that each node meets; NEVER where it is not what the task needs."""
+    def _bonus(self, fleet: Fleet, ask: Ask) -> tuple[Floats, Floats]:
+        """The wishes that each node meets, NEVER where it is not what the task needs.
+
+        And the same with the points of a node that has no task of the service.
+        """
         needs = ask.needs
         key = (
             needs.driver,
@@ -290,7 +311,8 @@ class Lanes:
         )
         found = self._allowed.get(key)
         if found is None:
-            found = np.where(static.mask(fleet, ask), static.wishes(fleet, ask), NEVER)
+            bonus = np.where(static.mask(fleet, ask), static.wishes(fleet, ask), NEVER)
+            found = (bonus, bonus + float(points.few(0) << points.SERVICE_SHIFT))
             self._allowed[key] = found
             if len(self._allowed) > self._most:
                 del self._allowed[next(iter(self._allowed))]

@@ -19,6 +19,10 @@ class Listener(Protocol):
         """
         ...
 
+    def counted_all(self, rows: list[int], counts: list[int], times: list[int]) -> None:
+        """The same of many nodes, all of which have records."""
+        ...
+
 
 class Presence:
     """The nodes that have tasks of one service."""
@@ -42,6 +46,29 @@ class Presence:
         shared, tasks = known if known is not None else (entry, 0)
         shares[entry.node] = (shared, tasks + times)
         return shared
+
+    def add(self, kind: Held, nodes: list[NodeId], rows: list[int], times: list[int]) -> list[Held]:
+        """So many tasks more of one kind on each of these nodes: what those on each share.
+
+        Of `kind` the node does not matter.
+        """
+        service, _, needs, fixes_volumes, name = kind
+        shares = self._shares.setdefault((needs.text, fixes_volumes), {})
+        here, result, counts = self.nodes, [], []
+        for node, more in zip(nodes, times, strict=True):
+            known = shares.get(node)
+            if known is None:
+                shared = Held(service, node, needs, fixes_volumes, name)
+                shares[node] = (shared, more)
+            else:
+                shared = known[0]
+                shares[node] = (shared, known[1] + more)
+            result.append(shared)
+            count = here[node] = here.get(node, 0) + more
+            counts.append(count)
+        for listener in self.listeners:
+            listener.counted_all(rows, counts, times)
+        return result
 
     def unshare(self, entry: Held) -> None:
         """One task fewer of this kind."""

@@ -14,13 +14,14 @@ from __future__ import annotations
 
 from collections import Counter
 from heapq import heappop, heappush, heapreplace
+from itertools import repeat
+from operator import attrgetter
 
 import numpy as np
 import numpy.typing as npt
 
-from homeport.model import NodeId, TaskId
+from homeport.model import TaskId, task_id
 from scheduler.placement.asks import Ask, Placed
-from scheduler.placement.candidates import Held
 from scheduler.placement.columns import Floats, Rows
 from scheduler.placement.fleet import Fleet
 from scheduler.placement.lanes import NEVER, Lane
@@ -32,6 +33,7 @@ ROW_BITS = 20
 _ROW = (1 << ROW_BITS) - 1
 
 
+_SLOT, _N = attrgetter("slot"), attrgetter("n")
 _NONE = 1 << 62
 """Greater than every key."""
 STREAM_WORTH = 8
@@ -46,7 +48,7 @@ def fill(fleet: Fleet, lane: Lane, asks: list[Ask]) -> list[Placed]:
     ask = asks[0]
     if (ask.needs.volumes and ask.fixes_volumes) or lane.cells is not None:
         return []
-    tasks = [each.task for each in asks]
+    tasks = list(map(task_id, repeat(ask.service), map(_SLOT, asks), map(_N, asks)))
     if not fleet.held.keys().isdisjoint(tasks):
         return []  # one of them moves: that gives room back, and the sorting would not hold
     room = lane.room(fleet, ask)
@@ -59,11 +61,16 @@ def _choose(fleet: Fleet, lane: Lane, ask: Ask, wanted: int, room: Floats) -> li
     room = np.where(lane.score > NEVER, room, 0)
     rows = np.flatnonzero(room >= 1)
     keys = _keys(lane.score[rows], rows)
+    if wanted < len(keys):
+        keys.partition(wanted)
+        keys = keys[:wanted]
     keys.sort()
     stream = keys.tolist()
-    again = np.full(len(room), _NONE)
-    rows = np.flatnonzero(room >= 2)
-    again[rows] = _keys(lane.points_after_one(fleet.columns)[rows], rows)
+    rows = keys & _ROW
+    # What each of them would be worth the second time.
+    again = np.where(
+        room[rows] >= 2, _keys(lane.points_after_one(fleet.columns, rows), rows), _NONE
+    )
     after_one = again.tolist()
     counts = fleet.nodes_of(ask.service)
     candidates = fleet.columns.rows
@@ -78,10 +85,10 @@ def _choose(fleet: Fleet, lane: Lane, ask: Ask, wanted: int, room: Floats) -> li
             if place == end:
                 break
             row = head & _ROW
+            if (key := after_one[place]) != _NONE:
+                heappush(heap, key)
             place += 1
             head = stream[place] if place < end else _NONE
-            if (key := after_one[row]) != _NONE:
-                heappush(heap, key)
         else:
             if place == end and left > few:
                 break  # the heap has all rows now: sorting them is cheaper
@@ -105,17 +112,23 @@ def _record(
     if not rows:
         return []
     ask, presence = asks[0], fleet.presence(asks[0].service)
-    entries: dict[int, Held] = {}
-    nodes: dict[int, NodeId] = {}
-    for row, times in Counter(rows).items():
-        candidate = fleet.columns.rows[row]
-        nodes[row] = candidate.id
-        candidate.take(ask.needs, times)
-        entries[row] = presence.share(ask.on(candidate.id), times)
-        presence.count(candidate.id, row, times)
-    fleet.held.update(zip(tasks, map(entries.__getitem__, rows), strict=False))
+    counted = Counter(rows)
+    different, times = list(counted), list(counted.values())
+    candidates = [fleet.columns.rows[row] for row in different]
+    needs = ask.needs
+    for candidate, more in zip(candidates, times, strict=True):
+        candidate.take(needs, more)
+    shared = presence.add(
+        ask.on(candidates[0].id), [each.id for each in candidates], different, times
+    )
+    entries = dict(zip(different, shared, strict=True))
+    of_task = [entries[row] for row in rows]
+    if fleet.tallies:
+        for entry, candidate, more in zip(shared, candidates, times, strict=True):
+            fleet.tallies.taken(entry, candidate, more)
+    fleet.held.update(zip(tasks, of_task, strict=False))
     fleet.columns.taken(np.array(rows, dtype=np.intp), lane.profile.limits)
-    return list(map(Placed, asks, map(nodes.__getitem__, rows)))
+    return list(map(Placed, asks, [each.node for each in of_task]))
 
 
 def _keys(score: Floats, rows: Rows) -> Keys:

@@ -55,6 +55,10 @@ class Tallies:
         # Which labels others must stay apart by, for each tag: label -> how many tasks say so.
         self._opposed: dict[str, Counts] = {}
 
+    def __bool__(self) -> bool:
+        """Whether anything is counted."""
+        return bool(self._counts)
+
     def clear(self) -> None:
         """Nodes have other labels now."""
         self._counts.clear()
@@ -105,8 +109,6 @@ class Tallies:
 
     def taken(self, entry: Held, candidate: Candidate, times: int) -> None:
         """So many tasks more are on a node."""
-        if not self._counts:
-            return
         for tag in _tags(entry, None):
             for key, counts in self._counts.get(tag, {}).items():
                 if tag.startswith("against:") and tag not in _tags(entry, key):
