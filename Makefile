@@ -61,8 +61,9 @@ bench: $(DEV) ## measure; prints figures, judges nothing (ONLY=name for one; doc
 	IDLE_SECONDS=$(or $(IDLE_SECONDS),60) $(PYTEST) tests/bench -m bench -s --timeout=0 \
 	  $(if $(ONLY),-k "$(ONLY)") $(ARGS)
 
-bench-placement: $(DEV) ## placement: decisions a second, beside their targets
+bench-placement: $(DEV) ## placement: decisions a second, and GPU given out, beside their targets
 	$(BIN)/python -m tests.bench.placement.decisions $(ARGS)
+	$(BIN)/python -m tests.bench.placement.openb
 
 e2e: $(DEV) ## the suites on three real engines (ONLY=name for tests/e2e/test_NAME.py)
 	@tests/setup.sh
