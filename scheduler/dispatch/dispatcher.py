@@ -23,7 +23,6 @@ from homeport.model import (
     NodeState,
     OrderId,
     Task,
-    TaskStatus,
 )
 from homeport.seams import Refused, Stream, identifier
 from homeport.v1 import dispatcher_pb2
@@ -443,8 +442,9 @@ class Dispatcher:
             for each in self._authority.mirror.tables.tasks_of_node(node):
                 known = self._authority.observed.status(each.id)
                 if known is not None and known.state not in TERMINAL:
-                    told = TaskStatus(task=each.id, attempt=known.attempt, state=known.state)
-                    codec.fill(welcome.told.add(), told)
+                    # Field by field: after an outage there are as many as the cluster has tasks.
+                    state: Any = known.state.value
+                    welcome.told.add(task=each.id, attempt=known.attempt, state=state)
         return dispatcher_pb2.SessionResponse(welcome=welcome)
 
     def _taken_in(self, session: Session, is_complete: bool) -> None:
