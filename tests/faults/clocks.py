@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 from tests.faults.alone import alone
+from tests.faults.history import now_ns
 from tests.faults.registry import fault
 from tests.faults.world import World
 
@@ -49,6 +50,7 @@ def rate_skewed(results: Path) -> None:
     for rate in (0.99, 1.01, 0.8):
         with alone(results / f"F44-{rate}", altered=("--rate", str(rate)), skewed="h3") as world:
             _move_to(world, "h3")
+            world.begin_ns = now_ns()  # what was moved until here was moved on purpose
             host = world.cluster.host("h3")
             with world.fault("F44", scope="node", nodes=("h3",), settle_seconds=150):
                 _effect(world, rate)
