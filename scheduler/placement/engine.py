@@ -126,9 +126,7 @@ def _place_kind(fleet: Fleet, asks: list[Ask], answers: list[Placed | Unplaced])
             if len(asks) - done >= RUN_MIN:
                 fleet.presence(ask.service)  # a run needs points by service from its first choice
             lane = Lanes.of(fleet).lane(fleet, ask)
-            is_run = (
-                len(asks) - done >= RUN_MIN and lane.is_smooth and not grouping.concerns(fleet, ask)
-            )
+            is_run = len(asks) - done >= RUN_MIN and runs.is_possible(fleet, lane, ask)
             if is_run and (more := runs.fill(fleet, lane, asks[done:])):
                 answers += more
                 done += len(more)

@@ -201,7 +201,7 @@ class Fleet:
             candidate.grant(grants, times)
             self.columns.touch(candidate)
             if self.tallies:
-                self.tallies.taken(entry, candidate, times)
+                self.tallies.taken(entry, [(candidate, times)])
         self._presence[entry.service].count(entry.node, candidate.row, times)
 
     # ------------------------------------------------------------ questions

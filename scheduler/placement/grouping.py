@@ -18,9 +18,13 @@ NEVER = -np.inf
 def concerns(fleet: Fleet, ask: Ask) -> bool:
     """Whether any such rule can matter to this ask."""
     needs = ask.needs
-    return bool(needs.spread_rules or needs.neighbours) or any(
-        fleet.tallies.opposing(tag) for tag in tallies.of_class(needs, ask.name)
-    )
+    return bool(needs.spread_rules or needs.neighbours) or is_opposed(fleet, ask)
+
+
+def is_opposed(fleet: Fleet, ask: Ask) -> bool:
+    """Whether any task must be apart from this one."""
+    tags = tallies.of_class(ask.needs, ask.name)
+    return any(fleet.tallies.opposing(tag) for tag in tags)
 
 
 def adjusted(fleet: Fleet, ask: Ask, score: Floats) -> Floats:

@@ -21,8 +21,10 @@ import numpy as np
 import numpy.typing as npt
 
 from homeport.model import TaskId, task_id
+from scheduler.placement import filters, grouping, points
 from scheduler.placement.asks import Ask, Placed
-from scheduler.placement.columns import Floats, Rows
+from scheduler.placement.cells import fact
+from scheduler.placement.columns import Codes, Floats, Rows
 from scheduler.placement.fleet import Fleet
 from scheduler.placement.lanes import NEVER, Lane
 
@@ -36,8 +38,26 @@ _ROW = (1 << ROW_BITS) - 1
 _SLOT, _N = attrgetter("slot"), attrgetter("n")
 _NONE = 1 << 62
 """Greater than every key."""
+DOMAINS_MAX = 64
+"""With more of them, the asks are placed one by one."""
 STREAM_WORTH = 8
 """With fewer asks left than this part of the rows, the rows are not sorted anew."""
+
+
+def is_possible(fleet: Fleet, lane: Lane, ask: Ask) -> bool:
+    """Whether the points of a row depend on what is on its own node and in its domain alone."""
+    needs = ask.needs
+    return (
+        lane.is_smooth
+        and not needs.neighbours
+        and not any(rule.weight for rule in needs.spread_rules)
+        and not grouping.is_opposed(fleet, ask)
+    )
+
+
+def is_grouped(lane: Lane, ask: Ask) -> bool:
+    """Whether the asks are spread over domains of nodes."""
+    return lane.cells is not None or bool(ask.needs.spread_rules)
 
 
 def fill(fleet: Fleet, lane: Lane, asks: list[Ask]) -> list[Placed]:
@@ -46,13 +66,19 @@ def fill(fleet: Fleet, lane: Lane, asks: list[Ask]) -> list[Placed]:
     The lane must be one of the asks' service, and its points up to date.
     """
     ask = asks[0]
-    if (ask.needs.volumes and ask.fixes_volumes) or lane.cells is not None:
+    if ask.needs.volumes and ask.fixes_volumes:
+        return []  # the first of them decides where the others go
+    domains = _Domains.of(fleet, lane, ask) if is_grouped(lane, ask) else None
+    if domains is not None and domains.codes is None:
         return []
     tasks = list(map(task_id, repeat(ask.service), map(_SLOT, asks), map(_N, asks)))
     if not fleet.held.keys().isdisjoint(tasks):
         return []  # one of them moves: that gives room back, and the sorting would not hold
     room = lane.room(fleet, ask)
-    rows = _choose(fleet, lane, ask, len(asks), room)
+    if domains is None:
+        rows = _choose(fleet, lane, ask, len(asks), room)
+    else:
+        rows = _choose_by_domain(fleet, lane, ask, len(asks), room, domains)
     return _record(fleet, lane, asks, tasks, rows)
 
 
@@ -105,6 +131,118 @@ def _choose(fleet: Fleet, lane: Lane, ask: Ask, wanted: int, room: Floats) -> li
     return chosen
 
 
+class _Domains:
+    """The domains of the one label that the asks are spread by, and their tasks so far."""
+
+    __slots__ = ("codes", "counted", "counts", "is_preferred", "max_skew")
+
+    def __init__(self, codes: Codes | None, counts: list[int]) -> None:
+        """No codes: there is more than one label to look at."""
+        self.codes = codes
+        self.counts = counts  # by code
+        self.counted: list[int] = []  # the codes that a hard rule compares
+        self.max_skew = 0  # of the hard rule; 0: there is none
+        self.is_preferred = False  # a domain with fewer is better, whatever the nodes
+
+    @classmethod
+    def of(cls, fleet: Fleet, lane: Lane, ask: Ask) -> _Domains:
+        """Those of this ask."""
+        needs = ask.needs
+        keys = dict.fromkeys((*needs.spread, *(rule.key for rule in needs.spread_rules)))
+        if len(keys) != 1 or len(needs.spread_rules) > 1:
+            return cls(None, [])
+        key = next(iter(keys))
+        codes = fact(fleet.columns, key)
+        if len(codes.values) > DOMAINS_MAX:
+            return cls(None, [])
+        counts = [0] * len(codes.values)
+        for node, count in fleet.nodes_of(ask.service).items():
+            if (candidate := fleet.candidates.get(node)) is not None:
+                counts[codes.of_row.item(candidate.row)] += count
+        result = cls(codes, counts)
+        result.is_preferred = lane.cells is not None
+        for rule in needs.spread_rules:
+            result.max_skew = rule.max_skew
+            values = filters.domains(fleet, ask, key)
+            result.counted = [
+                code
+                for code, value in enumerate(codes.values)
+                if value is not None and value in values
+            ]
+        return result
+
+
+def _choose_by_domain(
+    fleet: Fleet, lane: Lane, ask: Ask, wanted: int, room: Floats, domains: _Domains
+) -> list[int]:
+    """As `_choose`, with sorted rows for each domain."""
+    codes = domains.codes
+    assert codes is not None, "the caller looked"
+    room = np.where(lane.score > NEVER, room, 0)
+    rows = np.flatnonzero(room >= 1)
+    keys = _keys(lane.score[rows], rows)
+    keys.sort()
+    rows = keys & _ROW
+    again = np.where(
+        room[rows] >= 2, _keys(lane.points_after_one(fleet.columns, rows), rows), _NONE
+    )
+    domain_of = codes.of_row[rows]
+    here, candidates = fleet.nodes_of(ask.service), fleet.columns.rows
+    # Of each domain: rows not chosen yet, with their points and those of their second time; rows
+    # that were chosen; and the best of all.
+    streams: list[list[int]] = []
+    seconds: list[list[int]] = []
+    heaps: list[list[int]] = []
+    heads: list[int] = []
+    usable = domains.counted if domains.max_skew else list(range(len(codes.values)))
+    for code in range(len(codes.values)):
+        mine = domain_of == code
+        streams.append(keys[mine].tolist()[::-1])  # the best last
+        seconds.append(again[mine].tolist()[::-1])
+        heaps.append([])
+        heads.append(streams[code][-1] if streams[code] else _NONE)
+    counts, counted, skew = domains.counts, domains.counted, domains.max_skew
+    least = min((counts[code] for code in counted), default=0)
+    times: dict[int, int] = {}
+    chosen: list[int] = []
+    for _ in range(wanted):
+        best, domain, rank = _NONE, -1, _NONE
+        for code in usable:
+            count = counts[code]
+            if skew and count + 1 - least > skew:
+                continue
+            key = heads[code]
+            if key == _NONE:
+                continue
+            its_rank = min(count, points.COUNT_MAX) if domains.is_preferred else 0
+            if its_rank < rank or (its_rank == rank and key < best):
+                best, domain, rank = key, code, its_rank
+        if domain < 0:
+            break
+        row = best & _ROW
+        stream, heap = streams[domain], heaps[domain]
+        if stream and stream[-1] == best:
+            stream.pop()
+            if (key := seconds[domain].pop()) != _NONE:
+                heappush(heap, key)
+        else:
+            more = times[row] = times.get(row, 1) + 1
+            if more < room[row]:
+                candidate = candidates[row]
+                count = here.get(candidate.id, 0) + more
+                key = (-lane.points_later(row, candidate, count, more) << ROW_BITS) | row
+                heapreplace(heap, key)
+            else:
+                heappop(heap)
+        head = stream[-1] if stream else _NONE
+        heads[domain] = heap[0] if heap and heap[0] < head else head
+        counts[domain] += 1
+        if skew and counts[domain] - 1 == least:
+            least = min((counts[code] for code in counted), default=0)
+        chosen.append(row)
+    return chosen
+
+
 def _record(
     fleet: Fleet, lane: Lane, asks: list[Ask], tasks: list[TaskId], rows: list[int]
 ) -> list[Placed]:
@@ -124,8 +262,7 @@ def _record(
     entries = dict(zip(different, shared, strict=True))
     of_task = [entries[row] for row in rows]
     if fleet.tallies:
-        for entry, candidate, more in zip(shared, candidates, times, strict=True):
-            fleet.tallies.taken(entry, candidate, more)
+        fleet.tallies.taken(shared[0], list(zip(candidates, times, strict=True)))
     fleet.held.update(zip(tasks, of_task, strict=False))
     fleet.columns.taken(np.array(rows, dtype=np.intp), lane.profile.limits)
     return list(map(Placed, asks, [each.node for each in of_task]))

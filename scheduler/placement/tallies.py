@@ -107,18 +107,19 @@ class Tallies:
                 if not keys:
                     del self._opposed[tag]
 
-    def taken(self, entry: Held, candidate: Candidate, times: int) -> None:
-        """So many tasks more are on a node."""
+    def taken(self, entry: Held, nodes: Iterable[tuple[Candidate, int]]) -> None:
+        """So many tasks more of a kind are on each of these nodes; `entry` may be of any node."""
         for tag in _tags(entry, None):
             for key, counts in self._counts.get(tag, {}).items():
                 if tag.startswith("against:") and tag not in _tags(entry, key):
                     continue
-                value = candidate.facts.get(key)
-                if value is not None:
-                    if left := counts.get(value, 0) + times:
-                        counts[value] = left
-                    else:
-                        del counts[value]
+                for candidate, times in nodes:
+                    value = candidate.facts.get(key)
+                    if value is not None:
+                        if left := counts.get(value, 0) + times:
+                            counts[value] = left
+                        else:
+                            del counts[value]
 
 
 def _tags(entry: Held, key: str | None) -> tuple[str, ...]:

@@ -298,3 +298,48 @@ def test_the_engine_answers_as_the_reference_does(data):
             assert engine.is_placeable(twins.fast, ask) == expected
         twins.check()
     score_of_every_row(twins, kinds)
+
+
+RUNS = st.builds(
+    Requirements,
+    cpu_millis=st.sampled_from((0, 100, 333)),
+    memory_bytes=st.sampled_from((0, 0, 999_999)),
+    generic=maybe(st.just((("stick", 1),)), ()),
+    ports=maybe(st.just((HostPort(published=80),)), ()),
+    spread=maybe(st.sampled_from((KEYS[:1], KEYS[:2], KEYS[2:3])), ()),
+    spread_rules=maybe(
+        st.builds(SpreadRule, key=st.sampled_from(KEYS[:3]), max_skew=number(1, 3)).map(
+            lambda rule: (rule,)
+        ),
+        (),
+    ),
+    strategy=maybe(st.just(Strategy.BINPACK), None),
+    tasks_per_node_max=maybe(number(1, 9), 0),
+)
+
+
+@settings(
+    max_examples=max(CASES // 2, 50),
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=list(HealthCheck),
+)
+@given(
+    cluster=st.lists(st.tuples(number(0, 7).flatmap(nodes), states), max_size=8),
+    lengths=st.lists(st.tuples(number(0, 1), number(16, 70)), min_size=1, max_size=3),
+    kinds=st.tuples(RUNS, RUNS),
+)
+def test_long_runs_of_equal_asks_too(cluster, lengths, kinds):
+    twins = Twins()
+    for node, state in cluster:
+        twins.both("node_changed", node, **state)
+    first = 1
+    for which, length in lengths:
+        twins.place(
+            [
+                Ask(service=f"shop-{which}-1", slot=slot, n=1, generation=1, needs=kinds[which])
+                for slot in range(first, first + length)
+            ]
+        )
+        first += length
+        twins.check()
