@@ -48,7 +48,13 @@ FAILED_ROLLOUT = STACKS + "a_bad_image_stops_the_rollout_with_its_reason"
 DEPENDENCIES = STACKS + "the_dependency_was_healthy_before_what_depends_on_it_started"
 LOADING = "tests/unit/homeport/compose/test_project.py::test_"
 GIVEN = ENGINE + "devices_that_a_task_was_given"
-PLACING = "tests/unit/homeport/compose/test_placing.py::test_"
+PLACING = "tests/integration/test_placing.py::test_"
+COUNTED = PLACING + "generic_resources_are_counted"
+SPREAD = PLACING + "a_service_is_spread_over_a_label"
+TAINTED = PLACING + "a_taint_sends_away_and_keeps_away"
+WISHES = PLACING + "wishes_choose_nodes"
+NEIGHBOURS = PLACING + "neighbours_are_near_and_apart"
+READING = "tests/unit/homeport/compose/test_placing.py::test_"
 PROCESS = "tests/contract/test_process_options.py::test_"
 
 
@@ -448,12 +454,12 @@ DEPLOY = (
     ),
     _mapped(
         "services.*.deploy.resources.reservations.generic_resources", "Resources.generic",
-        PLACING + "resources",
+        COUNTED,
     ),
     *(
         _mapped(
             "services.*.deploy.resources.reservations.generic_resources[]."
-            f"discrete_resource_spec{key}", "Resources.generic", PLACING + "resources",
+            f"discrete_resource_spec{key}", "Resources.generic", COUNTED,
         )
         for key in ("", ".kind", ".value")
     ),
@@ -489,35 +495,35 @@ OURS = (
         "path=name id=name usb=name kind vendor model=models count share=share_millis "
         "shared=share_millis target", GIVEN,
     ),
-    _mapped("services.*.x-homeport.strategy", "PlacementSpec.strategy", PLACING + "wishes"),
-    _mapped("services.*.x-homeport.prefer", "PlacementSpec.preferences", PLACING + "wishes"),
-    _mapped("services.*.x-homeport.prefer[].where", "Preference.constraint", PLACING + "wishes"),
-    _mapped("services.*.x-homeport.prefer[].weight", "Preference.weight", PLACING + "wishes"),
-    _mapped("services.*.x-homeport.spread", "PlacementSpec.spread_rules", PLACING + "spread"),
+    _mapped("services.*.x-homeport.strategy", "PlacementSpec.strategy", WISHES),
+    _mapped("services.*.x-homeport.prefer", "PlacementSpec.preferences", WISHES),
+    _mapped("services.*.x-homeport.prefer[].where", "Preference.constraint", WISHES),
+    _mapped("services.*.x-homeport.prefer[].weight", "Preference.weight", WISHES),
+    _mapped("services.*.x-homeport.spread", "PlacementSpec.spread_rules", SPREAD),
     *_children(
         "services.*.x-homeport.spread[]", "SpreadRule", "over=key max_skew weight",
-        PLACING + "spread",
+        SPREAD,
     ),
     *(
         row
         for side in ("near", "apart")
         for row in (
             _mapped(
-                f"services.*.x-homeport.{side}", "PlacementSpec.neighbours", PLACING + "neighbours"
+                f"services.*.x-homeport.{side}", "PlacementSpec.neighbours", NEIGHBOURS
             ),
             *_children(
                 f"services.*.x-homeport.{side}[]", "Neighbour", "service label over=key weight",
-                PLACING + "neighbours",
+                NEIGHBOURS,
             ),
         )
     ),
     _mapped(
-        "services.*.x-homeport.tolerations", "PlacementSpec.tolerations", PLACING + "tolerations"
+        "services.*.x-homeport.tolerations", "PlacementSpec.tolerations", TAINTED
     ),
-    _mapped("services.*.x-homeport.preempts", "ServiceSpec.preempts", PLACING + "preemption"),
-    _mapped("services.*.x-homeport.preemptible", "ServiceSpec.preemptible", PLACING + "preemption"),
+    _mapped("services.*.x-homeport.preempts", "ServiceSpec.preempts", READING + "preemption"),
+    _mapped("services.*.x-homeport.preemptible", "ServiceSpec.preemptible", READING + "preemption"),
     _mapped(
-        "services.*.x-homeport.min_replicas", "ServiceSpec.min_replicas", PLACING + "preemption"
+        "services.*.x-homeport.min_replicas", "ServiceSpec.min_replicas", READING + "preemption"
     ),
 )  # fmt: skip
 
