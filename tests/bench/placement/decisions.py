@@ -1,7 +1,7 @@
 """How many decisions the engine makes in a second: `make bench-placement` runs it.
 
-Time is CPU time of `engine.place` alone, through the product's own call: asks are made before it and
-records after it. One class comes in batches of a thousand, as from `apply`. Interleaved and
+Time is CPU time of `engine.place` alone, through the product's own call: asks are made before
+it and records after it. One class comes in batches of a thousand, as from `apply`. Interleaved and
 distinct classes come in calls of one ask each, in random order: a batch would be sorted by class.
 """
 

@@ -343,3 +343,53 @@ def test_long_runs_of_equal_asks_too(cluster, lengths, kinds):
         )
         first += length
         twins.check()
+
+
+def roomy(which, zone, tasks):
+    """An open node with room for so many tasks of 100 thousandths of a core."""
+    return Node(
+        id=NodeId(f"id-n{which}"),
+        name=f"n{which}",
+        number=which,
+        labels=pairs({"zone": zone}),
+        inventory=Inventory(
+            hostname=f"host{which}",
+            os="linux",
+            architecture="x86_64",
+            capacity=Resources(cpu_millis=100 * tasks, memory_bytes=1 << 30),
+            drivers=("DOCKER",),
+        ),
+    )
+
+
+@settings(
+    max_examples=CASES, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+)
+@given(
+    rooms=st.lists(st.tuples(st.sampled_from("aab"), number(0, 12)), min_size=2, max_size=7),
+    skew=number(0, 4),
+    is_preferred=st.booleans(),
+    strategy=st.sampled_from(Strategy),
+    most=st.sampled_from((0, 0, 3)),
+    lengths=st.lists(number(16, 40), min_size=1, max_size=2),
+)
+def test_runs_over_uneven_zones(rooms, skew, is_preferred, strategy, most, lengths):
+    twins = Twins()
+    for which, (zone, tasks) in enumerate(rooms):
+        twins.both("node_changed", roomy(which, zone, tasks), ready=True)
+    zone = "node.labels.zone"
+    needs = Requirements(
+        cpu_millis=100,
+        spread=(zone,) if is_preferred else (),
+        spread_rules=(SpreadRule(key=zone, max_skew=skew),) if skew else (),
+        strategy=strategy,
+        tasks_per_node_max=most,
+    )
+    first = 1
+    for length in lengths:
+        slots = range(first, first + length)
+        twins.place(
+            [Ask(service="shop-web-1", slot=slot, n=1, generation=1, needs=needs) for slot in slots]
+        )
+        first += length
+    twins.check()
