@@ -180,7 +180,12 @@ def tasks_per_node(fleet: Fleet, ask: Ask, node: Candidate) -> Answer:
 
 
 def device(fleet: Fleet, ask: Ask, node: Candidate) -> Answer:
-    """Devices of the kinds that it takes are there, and enough of them is free."""
+    """Devices of the kinds that it takes are there, taken or not."""
+    return granting.missing(ask.needs, node)
+
+
+def device_free(fleet: Fleet, ask: Ask, node: Candidate) -> Answer:
+    """Enough of the devices that it takes is free."""
     return granting.lacking(ask.needs, node)
 
 
@@ -209,6 +214,7 @@ ALL: dict[str, Rule] = {
     "constraint": constraint,
     "taint": taint,
     "path": path,
+    "device": device,
     "volume": volume,
     "excluded": excluded,
     "tasks-per-node": tasks_per_node,
@@ -220,11 +226,20 @@ ALL: dict[str, Rule] = {
     "pids": pids,
     "disk": disk,
     "generic": generic,
-    "device": device,
+    "device-free": device_free,
 }
 """Every rule by its name, in the order in which they are asked."""
 
-STATIC = ("bind-source", "driver", "platform", "oci-runtime", "constraint", "taint", "path")
+STATIC = (
+    "bind-source",
+    "driver",
+    "platform",
+    "oci-runtime",
+    "constraint",
+    "taint",
+    "path",
+    "device",
+)
 """Rules about what a node is, not about what is on it: they make a global service eligible."""
 
 

@@ -46,6 +46,16 @@ def grants(needs: Requirements, node: Candidate, typical: Mix = ()) -> tuple[Gra
     return None if found is None else tuple(sorted(found, key=_need))
 
 
+def missing(needs: Requirements, node: Candidate) -> tuple[str, str] | None:
+    """The need for which the node has no devices, or too few, were they all free; and how many."""
+    for need in needs.devices:
+        there = sum(devices.matches(need, each) for each in node.devices)
+        unlisted = not there and devices.may_be_unlisted(need, node.device_patterns)
+        if there < max(need.count, 1) and not unlisted:
+            return shown(need), str(there)
+    return None
+
+
 def lacking(needs: Requirements, node: Candidate) -> tuple[str, str] | None:
     """The need that cannot be met, and how many such devices are free; None: all can."""
     if not needs.devices:

@@ -70,7 +70,7 @@ class Profile:
         if needs.tasks_per_node_max:
             checks.append(filters.tasks_per_node)
         if needs.devices:
-            checks.append(filters.device)
+            checks.append(filters.device_free)
         if needs.generic:
             checks.append(filters.generic)
         self.checks = tuple(checks)
@@ -306,6 +306,7 @@ class Lanes:
             needs.preferences,
             needs.tolerations,
             needs.paths,
+            needs.devices,
             ask.excluded,
             ask.needs_lease,
         )

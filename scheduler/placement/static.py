@@ -38,6 +38,10 @@ def mask(fleet: Fleet, ask: Ask) -> Mask:
     result &= _by(fleet, "taints", _taints, lambda node: filters.taint(fleet, ask, node) is None)
     if needs.paths:
         result &= _by(fleet, "paths", _paths, lambda node: filters.path(fleet, ask, node) is None)
+    if needs.devices:
+        result &= _by(
+            fleet, "devices", _devices, lambda node: filters.device(fleet, ask, node) is None
+        )
     if ask.needs_lease:
         result &= _by(
             fleet, "unfenced", _unfenced, lambda node: filters.fencing(fleet, ask, node) is None
@@ -107,3 +111,7 @@ def _taints(node: Candidate) -> Hashable:
 
 def _paths(node: Candidate) -> Hashable:
     return (node.path_patterns, node.paths)
+
+
+def _devices(node: Candidate) -> Hashable:
+    return (node.device_patterns, node.devices)

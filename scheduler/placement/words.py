@@ -83,6 +83,8 @@ def _clause(refusal: Refusal) -> str:
         case "generic":
             return f"has {had} free of reservations, and {needed} is needed"
         case "device":
+            return f"has {had} of {needed}"
+        case "device-free":
             return f"has {had} of {needed} free"
         case other:
             return f"is refused by {other} (needs {needed}, has {had})"
@@ -113,6 +115,7 @@ _SINGULAR = {
     "spread": "would have too many of its tasks",
     "neighbour": "has the wrong neighbours",
     "device": "lacks a device",
+    "device-free": "has a device taken",
 }
 _PLURAL = {
     "ready": "are not ready",
@@ -139,6 +142,7 @@ _PLURAL = {
     "spread": "would have too many of its tasks",
     "neighbour": "have the wrong neighbours",
     "device": "lack a device",
+    "device-free": "have a device taken",
 }
 
 

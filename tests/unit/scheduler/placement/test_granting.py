@@ -134,6 +134,33 @@ def test_a_refusal_says_what_was_needed_and_had():
     assert granting.lacking(asks(), one) is None
 
 
+@pytest.mark.parametrize(
+    ("wanted", "expected"),
+    [
+        pytest.param(need(count=2), None, id="two that are taken"),
+        pytest.param(need(count=3), ("3 gpu", "2"), id="three of two"),
+        pytest.param(need(count=-1, vendor="amd"), ("all amd gpu", "0"), id="all of none"),
+        pytest.param(need(models=("A2",)), ("gpu A2", "0"), id="another model"),
+        pytest.param(DeviceNeed(name="/dev/ttyUSB7"), ("/dev/ttyUSB7", "0"), id="a path"),
+        pytest.param(DeviceNeed(name="/dev/fuse"), None, id="a path that would not be listed"),
+    ],
+)
+def test_a_node_has_such_devices_or_not_taken_or_not(wanted, expected):
+    there = candidate(gpu(0), gpu(1), taken={"GPU-0": 1000, "GPU-1": 1000})
+    assert granting.missing(asks(wanted), there) == expected
+
+
+def test_a_global_service_is_for_nodes_that_have_the_device():
+    there = fleet(node("a", gpu(0)), node("b"))
+    engine.place(there, [ask("s", asks(need()))])
+    eligible = [
+        each.name
+        for each in there.by_name()
+        if filters.is_eligible(there, ask("all", asks(need())), each)
+    ]
+    assert eligible == ["a"]
+
+
 # ---------------------------------------------------------------- brute force
 
 shares = st.sampled_from((0, 1, 300, 500, 1000))
@@ -188,7 +215,7 @@ def test_the_fleet_counts_what_is_granted_and_takes_it_back():
 
     (refused,) = engine.place(there, [ask("t", asks(need(share_millis=400)))])
     (why,) = refused.refusals
-    assert (why.rule, why.needed, why.had) == ("device", "400/1000 of gpu", "0")
+    assert (why.rule, why.needed, why.had) == ("device-free", "400/1000 of gpu", "0")
 
     engine.undo(there, placed)
     assert there == before
@@ -298,4 +325,3 @@ def test_what_a_fleet_holds_decides_what_is_typical():
     assert isinstance(engine.place(there, [ask("x", asks(need(count=9)))])[0], Unplaced)
     assert there.census.mix() == (one,)
     assert fragmentation.stranded(there.census.mix(), granting.room_of(there.candidates["a"])) > 0
-    assert "device" in filters.ALL
