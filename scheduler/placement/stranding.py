@@ -63,13 +63,14 @@ class Table:
     """A mix, made ready for nodes whose GPUs have these looks."""
 
     __slots__ = (
+        "_all_will_do",
         "_copies",
         "_count",
         "_cpu",
+        "_lines",
         "_looks",
         "_memory",
         "_several",
-        "_share",
         "_weight",
         "_will_do",
     )
@@ -78,11 +79,15 @@ class Table:
         """`looks` are numbered by their places."""
         self._looks = tuple(looks)
         share = np.array([each.need.share_millis for each in typical], dtype=np.int64)
+        left = np.arange(LINES, dtype=np.int64)[:, None]
+        # What a GPU of which so much is left is worth, if its look will do.
+        self._lines: Ints = left // share + (1 << GPUS_SHIFT) + (left << MILLIS_SHIFT)
+        self._lines *= left >= share
         # The last look is none, and will not do.
-        self._share = share
         self._will_do = np.zeros((len(looks) + 1, len(typical)), dtype=np.int64)
         for column, each in enumerate(typical):
             self._will_do[:-1, column] = gpus.accepted(each.need, self._looks)
+        self._all_will_do = bool(self._will_do[:-1].all())
         self._weight = np.array([each.weight for each in typical], dtype=np.float64)
         self._count = np.array([each.need.count for each in typical], dtype=np.float64)
         self._several = bool((self._count > 1).any())
@@ -126,11 +131,9 @@ class Table:
 
     def _line(self, look: Ints, free: Ints) -> Ints:
         """GPUs x classes: of each, what it is worth."""
-        left = free[..., None]
-        packed = left // self._share + (1 << GPUS_SHIFT) + (left << MILLIS_SHIFT)
-        packed *= self._will_do[look]
-        packed *= left >= self._share
-        result: Ints = packed
+        result: Ints = self._lines[free]
+        if not self._all_will_do:
+            result *= self._will_do[look]
         return result
 
     def _sums(self, rooms: Rooms) -> Ints:
