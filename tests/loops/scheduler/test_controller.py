@@ -24,7 +24,14 @@ from homeport.model import (
     TaskStatus,
     VolumeState,
 )
-from homeport.spec import Dependency, FileKind, FileSpec
+from homeport.spec import (
+    Dependency,
+    FileKind,
+    FileSpec,
+    Neighbour,
+    PlacementSpec,
+    SpreadRule,
+)
 from scheduler import controller
 from scheduler.cluster import keys
 from scheduler.cluster.observed import Dirt, Liveness, Observed
@@ -276,6 +283,43 @@ async def test_a_slot_without_room_waits_and_is_filled_when_a_node_comes():
         await settled()
         assert [task.node for task in ring.tasks(service)] == ["node-a", "node-b"]
         assert service not in ring.observed.waiting
+
+
+async def test_a_slot_that_waits_for_a_neighbour_is_filled_when_that_is_placed():
+    ring = Ring()
+    async with ring.running():
+        await ring.add_nodes("a", "b")
+        beside = Neighbour(service="shop/db", key="node.id")
+        service = await ring.apply(spec("web", placement=PlacementSpec(neighbours=(beside,))))
+        await settled()
+        assert ring.observed.waiting[service][1].refusals[0].rule == "neighbour"
+        leader = await ring.apply(spec("db"))
+        await settled()
+        assert [task.node for task in ring.tasks(service)] == [
+            task.node for task in ring.tasks(leader)
+        ]
+        assert service not in ring.observed.waiting
+
+
+async def test_a_slot_that_waits_for_an_even_spread_is_filled_when_the_other_side_has_room():
+    ring = Ring()
+    async with ring.running():
+        await ring.add_nodes("a", "b")
+        rule = SpreadRule(key="node.id", max_skew=1)
+        filler = await ring.apply(spec("filler", cpu=4000))
+        await settled()
+        (full,) = [task.node for task in ring.tasks(filler)]
+        service = await ring.apply(
+            spec("web", cpu=100, replicas=3, placement=PlacementSpec(spread_rules=(rule,)))
+        )
+        await settled()
+        assert len(ring.tasks(service)) == 1
+        assert full not in {task.node for task in ring.tasks(service)}
+        await ring.put(node("c", 3))
+        ring.see("c", NodeState.READY)
+        await settled()
+        # One on the new node; a third would be one too many while the full one has none.
+        assert len(ring.tasks(service)) == 2
 
 
 async def test_a_slot_waits_while_the_only_node_is_not_well_and_is_filled_when_it_is():
