@@ -365,6 +365,7 @@ class Worker:
                 stacks=orders.stacks,
                 files=orders.files,
             )
+            self._note_stops(settled)
             self._wanted_hash = None
             self._reporter.leave_out(self._unlisted())
             self._act(orders, settled)
@@ -385,14 +386,18 @@ class Worker:
             self._stopped_lately.popleft()
         running = set(self.running)
         running |= {task for task, seen in self.unknown.items() if steps.is_alive(seen)}
-        settled = rules.settle(
+        return rules.settle(
             orders,
             wanted=self._journal.wanted,
             leaving=self._journal.leaving,
             running=running,
             stopped_lately=len(self._stopped_lately),
         )
-        self._stopped_lately.extend([now] * settled.stops)
+
+    def _note_stops(self, settled: Settled) -> None:
+        """Count and tell what is stopped and what is held, once that is written down: orders that
+        cannot be are told again, and then would count twice."""
+        self._stopped_lately.extend([self._means.clock.boottime()] * settled.stops)
         if settled.left_out:
             log.warning("orders leave out tasks that are here; they run on", tasks=settled.left_out)
         if settled.held:
@@ -406,7 +411,6 @@ class Worker:
                 )
             )
             log.warning("a mass stop is held", tasks=sorted(settled.held))
-        return settled
 
     def _act(self, orders: Orders, settled: Settled) -> None:
         if not self.is_adopted:

@@ -463,6 +463,22 @@ async def test_a_reconcilers_mass_stop_is_held_until_an_operator_says_so(rig: Ri
     assert rig.worker.conditions == ()
 
 
+async def test_stops_that_could_not_be_journalled_are_none_and_count_for_no_mass_stop(
+    rig: Rig,
+) -> None:
+    await rig.apply(*[work(slot) for slot in range(1, 11)])
+    doomed = [web(slot) for slot in range(1, 4)]
+    rig.medium.error = OSError(28, "No space left on device")
+    for _ in range(3):
+        with pytest.raises(OSError, match="No space"):
+            await rig.bury(*doomed, cause=Cause.RECONCILER)
+        await asyncio.sleep(1)
+    rig.medium.error = None
+    await rig.bury(*doomed, cause=Cause.RECONCILER)
+    assert len(rig.phases()) == 7
+    assert rig.worker.conditions == ()
+
+
 async def test_a_mass_stop_in_small_portions_is_held_too(rig: Rig) -> None:
     await rig.apply(*[work(slot) for slot in range(1, 11)])
     for slot in range(1, 11):
