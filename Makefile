@@ -78,7 +78,7 @@ simulate: $(DEV) ## whole clusters under trouble, in virtual time: SEEDS=20000 F
 	$(BIN)/python -m tests.simulation $(or $(FIRST_SEED),0) $(or $(SEEDS),1000) \
 	  --state $(or $(STATE),.simulation/state-$(or $(FIRST_SEED),0)) $(ARGS)
 
-simulate-mutations: $(DEV) ## search seeds that fail when a rule of the protocol is switched off
+simulate-mutations: $(DEV) ## three seeds for each rule of the protocol that fail when it is switched off
 	$(BIN)/python -m tests.simulation.mutations $(ARGS)
 
 comma := ,

@@ -50,6 +50,7 @@ class Checks:
         self._obeyed = {}  # node -> the highest order that its agent obeyed
         self._told = {}  # task -> (epoch, node's lapses, status) as some leader was last told
         self._sessions = {}  # agent -> its newest session's end, as a scheduler has read its hello
+        self._nodes_changed = {}  # node -> when its record was written last
         self._unwell = set()  # (container, start) whose health check failed
         self._stops = {}  # machine -> task -> when it was stopped by a reconciler's word
         self.copies = Copies(self)
@@ -92,6 +93,10 @@ class Checks:
                 is_new = old[key] is None and fence is not None
                 if is_new and (why := moving.objection(self, value, fence.epoch)):
                     self.violate(f"S21: {value.id} moved too soon", why)
+                elif is_new and (why := moving.too_early(self, value, fence.epoch)):
+                    self.violate(f"L10: {value.id} does not wait", why)
+            elif key.startswith("nodes/"):
+                self._nodes_changed[key.partition("/")[2]] = self.world.loop.now
         if any(key.startswith("tasks/") for key in values):
             self._room()
         self._requested(revision, old, values)
@@ -125,7 +130,7 @@ class Checks:
         elif new is None:
             self._deleted.add(task.id)
             container = self.container(task)
-            if container is not None:
+            if container is not None and task.node not in self.world.twinned:
                 self.violate("S7: a record is deleted and its container is there", task)
             if old.desired is not Desired.REMOVED:
                 self.violate("a record is deleted that was not to be removed", task)
@@ -139,6 +144,9 @@ class Checks:
                 self.violate("an outcome has changed", (old, new))
             if old.outcome is None and new.outcome is not None:
                 self._ended(new)
+            is_surplus = new.desired is Desired.REMOVED and new.cause is Cause.RECONCILER
+            if is_surplus and is_wanted(old) and moving.is_lost_for_nothing(self, new):
+                self.violate("S9: a copy that runs is ended for one that does not", new)
 
     def _ended(self, task):
         container = self.container(task)
@@ -220,6 +228,11 @@ class Checks:
     def _version(self, head):
         spec = self.records.get(keys.spec(head.id, head.generation))
         return dict(spec.spec.container.env).get("VERSION") if spec is not None else None
+
+    def changed_lately(self, node):
+        """Whether the node's record was written while a decision may have been on its way."""
+        when = self._nodes_changed.get(node, -1e9)
+        return self.world.loop.now - when < moving.ON_ITS_WAY_SECONDS
 
     def nodes(self):
         """The records of all nodes."""
@@ -347,7 +360,9 @@ class Checks:
 
     def told(self, machine, end, message):
         """S20: what leaders are told of a task never goes backwards, over all leaders."""
-        node = next(each for each in self.world.agents if each.name == end.client)
+        node = next((each for each in self.world.agents if each.name == end.client), None)
+        if node is None or node.identities.node_id in self.world.twinned:
+            return  # two machines say what each of them knows
         if message.WhichOneof("body") == "hello":
             self._sessions[node.name] = end
         # A leader that was stopped reads what is old, and is none any more; and what comes of a

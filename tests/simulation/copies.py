@@ -18,6 +18,7 @@ class Copies:
         self._tasks = {}  # every task that there ever was
         self._homes = {}  # slot -> the node of its last task
         self._alive = {}  # slot -> {(machine, task): since}
+        self.ended_at = {}  # (machine, task) -> when its last process was gone
 
     def made(self, task):
         """A task was recorded."""
@@ -75,6 +76,7 @@ class Copies:
         if task is not None:
             alive = self._alive.get((task.service, task.slot), {})
             alive.pop((machine.name, container.task), None)
+            self.ended_at[machine.name, container.task] = self.checks.world.loop.now
 
     def _is_home(self, task):
         """S10: what has data on a node runs there and nowhere else."""

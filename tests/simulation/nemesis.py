@@ -6,29 +6,23 @@ often repeated, would show. The kinds are in `trouble/`.
 
 import asyncio
 
-from tests.simulation.trouble import engines, network, processes, store
-from tests.simulation.trouble.kinds import KINDS
+from tests.simulation.trouble import copies, engines, network, plots, processes, store
+from tests.simulation.trouble.kinds import KINDS, PLOTS
 
-MODULES = (engines, network, processes, store)
-"""Imported for what they enter into KINDS."""
-
-
-FOCUS_SECONDS = 25.0
-"""Between two troubles of a kind, where a run is about few kinds."""
+MODULES = (copies, engines, network, plots, processes, store)
+"""Imported for what they enter into KINDS and PLOTS."""
 
 
 class Nemesis:
     """Makes trouble until told otherwise."""
 
-    def __init__(self, world, focus=()):
-        """`focus`: the kinds that this run has, often; empty: the seed chooses."""
+    def __init__(self, world, focus=None):
+        """`focus`: what this run is about; None: the seed chooses."""
         self.world = world
         self.rng = rng = world.randomness("nemesis")
         if focus:
-            self.kinds = {
-                KINDS[name]: min(KINDS[name].mean_seconds, FOCUS_SECONDS) * rng.uniform(0.5, 1.5)
-                for name in focus
-            }
+            kinds = [PLOTS.get(name) or KINDS[name] for name in focus.kinds]
+            self.kinds = {kind: focus.mean_seconds * rng.uniform(0.5, 1.5) for kind in kinds}
             return
         share = rng.choice((0.1, 0.3, 0.3, 0.5))
         calm = rng.choice((0.2, 0.5, 1.0, 2.0))

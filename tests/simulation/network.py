@@ -42,6 +42,9 @@ class Network:
         self.loop = loop
         self.weather = Weather()
         self.cuts = set()  # (from, to) names of machines
+        self.late = {}  # (from, to) -> by how many seconds the next message is late
+        self.reading_seconds = 0.0
+        """How long, at most, a server that was stopped takes to read what came meanwhile."""
         self.servers = {}  # address -> what has `name`, `process` and `serve(method, end)`
         self.on_delivered = lambda sender, receiver, what: None
         self.counts = {
@@ -61,6 +64,8 @@ class Network:
         """Let everything through again."""
         self.cuts.clear()
         self.weather = Weather()
+        self.late.clear()
+        self.reading_seconds = 0.0
 
     def reset(self, machine):
         """The machine's process died: its lanes end as closed sockets do."""
@@ -80,6 +85,11 @@ class Network:
     def later(self, seconds, callback, *arguments):
         """Call back when nobody's process is asked."""
         self.loop.later(seconds, callback, *arguments)
+
+    def sleeps_until(self, name):
+        """When the server that is stopped goes on."""
+        servers = [each for each in self.servers.values() if each.name == name]
+        return max((each.paused_until for each in servers), default=0.0)
 
     def delay(self):
         """How long the next message takes."""
@@ -207,7 +217,8 @@ class _Direction:
     def _fly(self, what):
         network = self.lane.network
         loop = network.loop
-        self.last_arrival = max(self.last_arrival, loop.now + network.delay())
+        late = network.late.pop((self.sender, self.receiver), 0.0) if network.late else 0.0
+        self.last_arrival = max(self.last_arrival, loop.now + network.delay() + late)
         self._flying.append((self.last_arrival, loop.now, what))
         if len(self._flying) == 1:
             self._set_timer()
@@ -223,6 +234,10 @@ class _Direction:
         loop = network.loop
         end = self.lane.ends[0] if self is self.lane.directions[1] else self.lane.ends[1]
         if end.broken is not None or not self._flying:
+            return
+        if network.reading_seconds and (wakes_at := network.sleeps_until(self.receiver)) > loop.now:
+            wakes_at += loop.rng.random() * network.reading_seconds
+            network.later(wakes_at - loop.now, self._arrive)
             return
         _, sent, what = self._flying[0]
         if (self.sender, self.receiver) in network.cuts:

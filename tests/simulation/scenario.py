@@ -6,6 +6,7 @@ asked for; after that nothing may happen any more: no start, no write.
 
 import asyncio
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -13,7 +14,14 @@ from tests.simulation.checks import Checks
 from tests.simulation.converged import Converged
 from tests.simulation.loop import Deadlock, Livelock, run
 from tests.simulation.nemesis import Nemesis
-from tests.simulation.workload import TEMPLATES, Operator, User
+from tests.simulation.workload import (
+    ALL,
+    TEMPLATES,
+    CalmUser,
+    FickleUser,
+    Operator,
+    User,
+)
 from tests.simulation.world import World
 
 STEPS_MAX = 3_000_000
@@ -48,30 +56,35 @@ class Verdict:
         return "\n".join([*lines, *self.story, "", *self.violations])
 
 
-def play(seed, *, make_checks=Checks, acts=None, focus=()):
+def play(seed, *, make_checks=Checks, acts=None, focus=None, until=float("inf")):
     """Run one seed; never raises for what the product does wrong.
 
-    `acts(world)` is the story; None: trouble, peace, quiet. `focus` names the kinds of
-    trouble; empty: the seed chooses.
+    `acts(world)` is the story; None: trouble, peace, quiet. `focus`: what the run is about
+    (`Focus`); None: the seed chooses. It ends `until` then, in virtual seconds, at the latest.
     """
-    acts = acts or partial(_acts, focus=focus)
+    acts = acts or (partial(_focused, focus=focus) if focus else _acts)
     verdict = Verdict(seed)
     try:
         run(
             seed,
-            lambda loop: _scenario(loop, seed, make_checks, verdict, acts),
-            steps_max=STEPS_MAX,
+            lambda loop: _scenario(loop, seed, make_checks, verdict, acts, until),
+            steps_max=STEPS_MAX if focus is None else STEPS_MAX // 10,
         )
     except (Livelock, Deadlock) as error:
         verdict.violations.append(f"L15: {error!r}")
     return verdict
 
 
-async def _scenario(loop, seed, make_checks, verdict, acts):
+async def _scenario(loop, seed, make_checks, verdict, acts, until):
     world = World(loop, seed, make_checks)
     world.trace.listen()
     try:
-        await acts(world)
+        if until == float("inf"):
+            await acts(world)
+        else:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(until):
+                    await acts(world)
     finally:
         world.trace.deafen()
         for context in loop.failures:
@@ -88,9 +101,8 @@ async def _scenario(loop, seed, make_checks, verdict, acts):
         verdict.faults = Counter(world.counts)
 
 
-async def _acts(world, focus):
+async def _acts(world):
     rng = world.randomness("scenario")
-    loop = world.loop
     trouble_until = rng.uniform(85, 125)
     names = rng.sample(sorted(set(TEMPLATES) - {"behind", *EXCLUSIVE}), rng.randint(1, 4))
     names.insert(rng.randint(0, len(names)), rng.choice(EXCLUSIVE))
@@ -100,15 +112,35 @@ async def _acts(world, focus):
         for name, each in (("shop", names[:half]), ("home", names[half:]))
         if each
     ]
+    callers = [*users, Operator(world, "operator")]
+    await _troubled(world, names, users, callers, Nemesis(world), trouble_until)
+
+
+USERS = {"busy": User, "calm": CalmUser, "fickle": FickleUser}
+
+
+async def _focused(world, focus):
+    rng = world.randomness("scenario")
+    trouble_until = focus.seconds * rng.uniform(0.8, 1.0)
+    names = list(focus.templates) or rng.sample(sorted(set(TEMPLATES) - {"behind"}), 3)
+    users = [USERS[focus.users](world, "shop", names)]
+    for name, rate in focus.rates:
+        world.set_rate(name, rate)
     nemesis = Nemesis(world, focus)
+    await _troubled(world, names, users, users, nemesis, trouble_until, has_peace=focus.has_peace)
+
+
+async def _troubled(world, names, users, callers, nemesis, trouble_until, *, has_peace=True):
+    loop = world.loop
     world.start()
     world.trace.note(f"------ {names} {nemesis.names} until {trouble_until:.0f} s")
-    callers = [*users, Operator(world, "operator")]
     at_work = [loop.spawn(("laptop", 1), each.work(trouble_until)) for each in callers]
     trouble = loop.spawn(("nemesis", 1), nemesis.run())
     if not await _pass(world, lambda: loop.now >= trouble_until):
         return
     trouble.cancel()
+    if not has_peace:
+        return
     world.heal()
     world.trace.note("------ peace")
     if not await _pass(world, lambda: all(task.done() for task in at_work), within=60.0):
@@ -161,7 +193,7 @@ async def _is_quiet(world):
     await _pass(world, lambda: False, within=5.0)
     starts, commits = len(checks.starts_at), world.store.commits
     await _pass(world, lambda: False, within=QUIET_SECONDS)
-    services = {head.id: TEMPLATES[head.name] for head in Converged(world).heads()}
+    services = {head.id: ALL[head.name] for head in Converged(world).heads()}
     started = [task for _, task in checks.starts_at[starts:]]
     churn = [task for task in started if not services[task.rsplit("/", 2)[0]].crashes]
     if churn:

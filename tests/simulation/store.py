@@ -127,6 +127,7 @@ class StoreView:
         self.slow_seconds = 0.0  # a request takes up to this much longer
         self.past = None  # reads are answered from it
         self.events_to_lose = 0
+        self.late_writes = []  # seconds: such a commit takes place that much later, unanswered
         self._pauses_of_watches = []  # how long each that is cancelled is away
         self._network = network
         self._store = store
@@ -137,6 +138,7 @@ class StoreView:
         self.slow_seconds = 0.0
         self.past = None
         self.events_to_lose = 0
+        self.late_writes.clear()
         self._pauses_of_watches.clear()
 
     def cancel_watches(self, seconds):
@@ -164,6 +166,8 @@ class StoreView:
     async def commit(self, writes, fence=None):
         unknown = Ambiguous if writes else Unavailable
         store = self._store if writes else self._reads
+        if writes and self.late_writes:
+            return await self._break_off(store.commit, tuple(writes), fence)
         return await self._ask(unknown, store.commit, tuple(writes), fence)
 
     async def compact(self, revision):
@@ -201,6 +205,14 @@ class StoreView:
 
     async def close(self):
         pass
+
+    async def _break_off(self, method, *arguments):
+        """The connection breaks, and the request takes place all the same, later."""
+        loop = self._network.loop
+        seconds, nobody = self.late_writes.pop(0), loop.create_future()
+        self._network.later(seconds, self._deliver, loop.now, nobody, method, arguments)
+        await asyncio.sleep(self._network.delay())
+        raise Ambiguous("the connection to the store broke")
 
     async def _ask(self, unknown, method, *arguments):
         if self.is_refusing:

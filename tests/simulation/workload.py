@@ -76,6 +76,13 @@ TEMPLATES = {
 }
 
 
+ONLY_IN_FOCUS = {
+    "refused": Template(crashes=True, script=(("fail_create", "the device is busy"),)),
+}
+"""For runs that are about them; the seeds' own choice is among TEMPLATES."""
+ALL = {**TEMPLATES, **ONLY_IN_FOCUS}
+
+
 VOLUMES = {
     "data": VolumeSpec(name="data"),
     "share": VolumeSpec(name="share", driver_opts=pairs({"type": "nfs"})),
@@ -92,20 +99,20 @@ class Wanted:
 
     @property
     def crashes(self):
-        return TEMPLATES[self.template].crashes
+        return ALL[self.template].crashes
 
     @property
     def after(self):
-        return TEMPLATES[self.template].after
+        return ALL[self.template].after
 
     @property
     def may_end(self):
-        return TEMPLATES[self.template].may_end
+        return ALL[self.template].may_end
 
 
 def spec_of(name, want):
     """The service's spec."""
-    template = TEMPLATES[want.template]
+    template = ALL[want.template]
     container = ContainerSpec(
         image="simulated",
         env=pairs({"VERSION": str(want.version)}),
@@ -229,18 +236,18 @@ class User(Caller):
         super().__init__(world, name)
         self.services = {}
         self.acknowledged = 0
-        self._templates = templates
+        self.templates = templates
         self._version = 0
 
     async def work(self, until):
         """Change things until that time, and finish what was begun."""
         await asyncio.sleep(self.rng.uniform(0, 5))
-        await self.apply(self._templates)
+        await self.apply(self.templates)
         while self.world.loop.now < until:
             await asyncio.sleep(self.rng.uniform(2, 15))
             roll = self.rng.random()
             if not self.services:
-                await self.apply(self._templates)
+                await self.apply(self.templates)
             elif roll < 0.4:
                 await self.scale()
             elif roll < 0.75:
@@ -248,11 +255,11 @@ class User(Caller):
             elif roll < 0.85:
                 await self.apply(list(self.services), again=True)
             elif roll < 0.93:
-                await self.apply(self.rng.sample(self._templates, len(self._templates) - 1))
+                await self.apply(self.rng.sample(self.templates, len(self.templates) - 1))
             else:
                 await self.remove()
         if not self.services:
-            await self.apply(self._templates)
+            await self.apply(self.templates)
 
     async def apply(self, names, *, again=False):
         """Apply the file with these services; `again`: as they are."""
@@ -262,7 +269,7 @@ class User(Caller):
                 continue
             known = self.services.get(name)
             if known is None or not again:
-                replicas = self.rng.randint(1, TEMPLATES[name].replicas_max)
+                replicas = self.rng.randint(1, ALL[name].replicas_max)
                 version = known.version if known is not None else self._next_version()
                 known = Wanted(name, replicas, version)
             services[name] = known
@@ -272,7 +279,7 @@ class User(Caller):
     async def update(self):
         """Another version of one service."""
         name = self.rng.choice(sorted(self.services))
-        if TEMPLATES[name].may_end:
+        if ALL[name].may_end:
             return
         changed = replace(self.services[name], version=self._next_version())
         await self.put({**self.services, name: changed})
@@ -291,9 +298,9 @@ class User(Caller):
     async def scale(self):
         """Another number of replicas of one service."""
         name = self.rng.choice(sorted(self.services))
-        if TEMPLATES[name].replicas_max == 1:
+        if ALL[name].replicas_max == 1:
             return
-        replicas = self.rng.randint(0, TEMPLATES[name].replicas_max)
+        replicas = self.rng.randint(0, ALL[name].replicas_max)
         if replicas != self.services[name].replicas:
             await self.scale_to(name, replicas)
 
@@ -310,7 +317,7 @@ class User(Caller):
         await self._change("RemoveStack", control_pb2.RemoveStackRequest(stack=self.name), {})
 
     def _needs(self, name):
-        return TEMPLATES[name].after
+        return ALL[name].after
 
     def _next_version(self):
         self._version += 1
@@ -319,7 +326,7 @@ class User(Caller):
     async def put(self, services):
         """Apply the file with exactly these services: name -> Wanted."""
         names = sorted(services)
-        volumes = {TEMPLATES[name].volume for name in names} - {""}
+        volumes = {ALL[name].volume for name in names} - {""}
         spec = StackSpec(
             name=self.name,
             services=tuple(spec_of(name, services[name]) for name in names),
@@ -340,3 +347,33 @@ class User(Caller):
         self.world.trace.note(f"------ {self.name}: {method} is acknowledged")
         expected = {name: (want.replicas, str(want.version)) for name, want in after.items()}
         checks.acknowledged(self.name, expected, request.request_id)
+
+
+class CalmUser(User):
+    """Wants all there can be of each service once, and changes nothing after that."""
+
+    async def work(self, until):
+        await asyncio.sleep(self.rng.uniform(0, 2))
+        await self.put(_most(self.templates))
+        await asyncio.sleep(max(0.0, until - self.world.loop.now))
+
+
+class FickleUser(User):
+    """Wants it all and then nothing, in turns, and asks another scheduler first each time."""
+
+    async def work(self, until):
+        while self.world.loop.now < until:
+            await self.put(
+                {name: Wanted(name, ALL[name].replicas_max, 1) for name in self.templates}
+            )
+            await self._rest()
+            await self.remove()
+            await self._rest()
+
+    async def _rest(self):
+        await asyncio.sleep(self.rng.uniform(0.5, 4))
+        self._address += 1
+
+
+def _most(names):
+    return {name: Wanted(name, ALL[name].replicas_max, 1) for name in names}

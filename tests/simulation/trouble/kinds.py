@@ -10,6 +10,8 @@ from typing import Any
 
 KINDS = {}
 """By name, in the order of their definition."""
+PLOTS = {}
+"""Those that only runs about them have: several faults, one after the other, each at its time."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,16 @@ def kind(name, mean_seconds, *, is_store_bug=False):
 
     def enter(make):
         KINDS[name] = Kind(name, mean_seconds, make, is_store_bug)
+        return make
+
+    return enter
+
+
+def plot(name):
+    """Enter the coroutine function below as one that only a focused run has."""
+
+    def enter(make):
+        PLOTS[name] = Kind(name, 0.0, make)
         return make
 
     return enter

@@ -1,0 +1,226 @@
+"""Leases of nodes, the moves of what needs them, and machines that are not what they seem."""
+
+from agent import guard, lease as agents_leases, steps
+from agent.heartbeat import HeartbeatLane
+from agent.lease import Lease
+from homeport.model import NodeState
+from scheduler.dispatch import clocks, leases, liveness
+from scheduler.dispatch.dispatcher import Dispatcher
+from scheduler.placement import filters
+from scheduler.reconcile import nodes, outcomes, revoking
+from tests.simulation.mutations.table import mutation
+
+HOLDERS = {"templates": ("only", "share"), "users": "calm"}
+
+
+@mutation(
+    "a node's lease counts from the sending of its heartbeat",
+    "an agent sleeps between a heartbeat and its answer",
+    **HOLDERS,
+)
+def _counts_leases_from_the_answer(patch):
+    take = HeartbeatLane._take
+
+    def taking(self, answer):
+        late = type(answer)()
+        late.CopyFrom(answer)
+        late.echoed_boottime_ns = int(self._clock.boottime() * 1e9)
+        take(self, late)
+
+    patch.setattr(HeartbeatLane, "_take", taking)
+
+
+# Of these four each two lines of defence that are left are enough for all that is simulated.
+
+
+def _grants_unbriefed(patch):
+    patch.setattr(leases, "knows_its_orders", lambda session: True)
+
+
+def _withholds_nothing(patch):
+    patch.setattr(revoking, "withheld", lambda observed, superseded, node, ended: "")
+
+
+def _begins_without_a_word(patch):
+    patch.setattr(agents_leases, "begins_anew", lambda told_seconds, until_seconds: True)
+
+
+AWAY = {
+    **HOLDERS,
+    "seconds": 75.0,
+    "mean_seconds": 8.0,
+}
+SLEEPS = "the holder of a task sleeps for longer than its lease"
+IS_AWAY = "the holder of a task is away for longer than its lease"
+
+
+@mutation(
+    "a node gets its lease when its agent knows its orders",
+    SLEEPS,
+    IS_AWAY,
+    **AWAY,
+    covered_by=(_withholds_nothing, _begins_without_a_word),
+)
+def _grants_before_orders_are_known(patch):
+    _grants_unbriefed(patch)
+
+
+@mutation(
+    "the lease is withheld until the old holder has given the task up",
+    SLEEPS,
+    IS_AWAY,
+    **AWAY,
+    covered_by=(_grants_unbriefed, _begins_without_a_word),
+)
+def _renews_after_a_move(patch):
+    _withholds_nothing(patch)
+
+
+@mutation(
+    "a lease that has ended begins anew only with a scheduler's word",
+    SLEEPS,
+    IS_AWAY,
+    **AWAY,
+    covered_by=(_grants_unbriefed, _withholds_nothing),
+)
+def _begins_leases_anew(patch):
+    _begins_without_a_word(patch)
+
+
+@mutation(
+    "a lease that has ended is not renewed",
+    SLEEPS,
+    IS_AWAY,
+    **AWAY,
+    covered_by=(_grants_unbriefed, _withholds_nothing),
+)
+def _renews_what_has_ended(patch):
+    patch.setattr(agents_leases, "goes_on", lambda sent_seconds, until_seconds: True)
+
+
+@mutation("an agent stops what needs a lease before that ends", "cut a node off", **HOLDERS)
+def _agent_ignores_the_end_of_its_lease(patch):
+    patch.setattr(Lease, "stop_begins", lambda self, grace_seconds: 1e18)
+
+
+@mutation(
+    "a guard kills what needs a lease when that is over",
+    "the holder of a task sleeps for longer than its lease",
+    **HOLDERS,
+)
+def _guards_do_nothing(patch):
+    patch.setattr(guard, "is_due", lambda now_ns, lease_until_ns, marks: False)
+    patch.setattr(guard, "pause_ns", lambda now_ns, lease_until_ns, marks: guard.LOOK_NS)
+
+
+@mutation(
+    "the lease is withheld from before a move is written",
+    "a node returns while its tasks move",
+    **HOLDERS,
+    seconds=90.0,
+)
+def _renews_while_a_move_is_written(patch):
+    patch.setattr(revoking, "begin", lambda view, observed, changes: None)
+
+
+@mutation(
+    "an exclusive task moves only when its node is DOWN",
+    "cut a node off",
+    "pause an agent",
+    **HOLDERS,
+)
+def _moves_exclusive_tasks_of_suspects(patch):
+    silent = (NodeState.SUSPECT, NodeState.DOWN)
+    patch.setattr(nodes, "lease_is_over", lambda state: state in silent)
+
+
+@mutation(
+    "a start that was not answered may still take place until its container is gone",
+    "an engine starts an exclusive task late, when it runs elsewhere",
+    **HOLDERS,
+    seconds=80.0,
+)
+def _takes_an_unanswered_start_for_none(patch):
+    patch.setattr(steps, "may_still_start", lambda seen, record: False)
+
+
+# ---------------------------------------------------------------- machines
+
+
+@mutation(
+    "a second machine of the same identity gets no lease while the first may live on its own",
+    "a copied machine comes up while the first one is cut off",
+    **HOLDERS,
+)
+def _grants_to_a_second_machine(patch):
+    patch.setattr(leases, "is_held_by_another", lambda granted_boot, until, boot, now: False)
+
+
+@mutation(
+    "what a second machine says of an exclusive task is not believed before the first one's"
+    " lease is over",
+    "a copied machine comes up while the first one is cut off",
+    templates=("only", "share"),
+)
+def _believes_a_second_machine(patch):
+    patch.setattr(outcomes, "speaks_for_another", lambda snapshot, task: False)
+
+
+CLOCK = {
+    **HOLDERS,
+    "rates": (("n1", 0.7), ("n2", 0.7), ("n3", 0.7)),
+    "seconds": 150.0,
+    "mean_seconds": 4.0,
+}
+IS_KNOWN = "a node is cut off when its clock is known"
+
+
+@mutation(
+    "a node whose clock is off gets no lease and no exclusive task",
+    IS_KNOWN,
+    **CLOCK,
+)
+def _trusts_any_clock(patch):
+    patch.setattr(clocks, "objection", lambda found: "")
+
+
+def _places_anywhere(patch):
+    must_leave = nodes.must_leave
+
+    def staying(snapshot, task):
+        return must_leave(snapshot, task) if nodes.is_drained(snapshot, task) else ""
+
+    patch.setattr(nodes, "must_leave", staying)
+    patch.setattr(filters, "fencing", lambda fleet, ask, node: None)
+    patch.setitem(filters.ALL, "fencing", filters.fencing)
+
+
+@mutation(
+    "a node that cannot be trusted gets no lease for what it has",
+    IS_KNOWN,
+    **CLOCK,
+    covered_by=(_places_anywhere,),
+)
+def _grants_to_the_untrusted(patch):
+    patch.setattr(leases, "is_trusted", lambda liveness: True)
+
+
+@mutation(
+    "a boot counts once its session's first heartbeat has come",
+    "an old hello comes late",
+    users="calm",
+    templates=("only",),
+    mean_seconds=4.0,
+    seconds=80.0,
+)
+def _counts_a_boot_by_its_hello(patch):
+    refusal = Dispatcher._refusal
+
+    def refusing(self, hello):
+        why = refusal(self, hello)
+        if why is None:
+            boots = self._boots.setdefault(hello.node_id, liveness.Boots())
+            liveness.booted(boots, hello.boot_id, self._authority.clock.boottime())
+        return why
+
+    patch.setattr(Dispatcher, "_refusal", refusing)
