@@ -132,9 +132,17 @@ class Observer:
         now = self._clock.boottime()
         if now >= self._facts_due:
             await self._look_at_engine(now)
-        if self._facts_due > 0:
-            # Each time: a stick that was plugged in may be what a task waits for.
-            self.inventory = self._machine.inventory(self._facts)
+        elif self._facts_due > 0:
+            # A stick that was plugged in may be what a task waits for. The rest can wait: the size
+            # of some file systems changes with what is on them, and each change is written.
+            fresh = self._machine.inventory(self._facts)
+            self.inventory = replace(
+                self.inventory,
+                devices=fresh.devices,
+                device_patterns=fresh.device_patterns,
+                paths=fresh.paths,
+                path_patterns=fresh.path_patterns,
+            )
         if now >= self._engine_due or not self._engine.ok:
             was_ok = self._engine.ok
             self._engine = await self._runtime.check()
@@ -164,6 +172,7 @@ class Observer:
         except RuntimeFailure:
             return  # the engine's condition tells
         self._facts_due = now + FACTS_SECONDS
+        self.inventory = self._machine.inventory(self._facts)
 
     async def _sample(self, task: TaskId) -> tuple[TaskId, TaskUsage | None]:
         try:

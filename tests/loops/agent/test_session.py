@@ -12,12 +12,13 @@ from agent import joining
 from agent.bulk import LOGS_MAX, BulkDesk
 from agent.identity import Identity
 from agent.inventory import Load
-from agent.observer import Observer, Tasks
+from agent.observer import FACTS_SECONDS, LOOK_SECONDS, Observer, Tasks
 from agent.reporter import SPACING_SECONDS
 from agent.runtime.base import EngineFacts, Phase
 from agent.session import Desk, Goodbye, Sessions
 from homeport.lifecycle import TaskState as S
-from homeport.model import Inventory, TaskId
+from homeport.model import Inventory, MachineDevice, TaskId
+from homeport.spec import Resources
 from homeport.v1 import dispatcher_pb2 as pb
 from tests.loops.agent.rig import ORDER, Rig, Still, settle, work
 from tests.loops.agent.schedulers import FakeScheduler, FakeTransport, assignments
@@ -42,10 +43,17 @@ class Identities:
 
 
 class Machine:
-    """A machine that is always the same."""
+    """A machine that is always the same, unless a stick is plugged in or its disk grows."""
+
+    def __init__(self) -> None:
+        self.devices: tuple[MachineDevice, ...] = ()
+        self.disk_bytes = 0
 
     def inventory(self, facts: EngineFacts, /) -> Inventory:
-        return Inventory(hostname="pi", engine=facts.engine)
+        capacity = Resources(disk_bytes=self.disk_bytes)
+        return Inventory(
+            hostname="pi", engine=facts.engine, capacity=capacity, devices=self.devices
+        )
 
     def load(self, data_root: str, /) -> Load:
         return Load(
@@ -57,9 +65,10 @@ class Agent(Rig):
     """The rig with a session."""
 
     def connect(self, transport: FakeTransport) -> None:
+        self.machine = Machine()
         self.observer = Observer(
             runtime=self.runtime,
-            machine=Machine(),
+            machine=self.machine,
             clock=self.clock,
             randomness=Still(),
             tasks=Tasks(
@@ -435,6 +444,20 @@ async def test_a_broken_bulk_call_ends_only_itself() -> None:
         await asyncio.sleep(5)
         assert len(scheduler.sessions) == 1
         assert scheduler.bulk[0].is_closed
+
+
+async def test_a_stick_is_seen_within_a_look_and_a_disk_that_grows_is_not_written_each_time() -> (
+    None
+):
+    async with connected(a=FakeScheduler()) as (agent, _):
+        await asyncio.sleep(15)
+        agent.machine.devices = (MachineDevice(id="/dev/ttyUSB0"),)
+        agent.machine.disk_bytes = 7
+        await asyncio.sleep(LOOK_SECONDS * 1.2)
+        inventory = agent.observer.inventory
+        assert (inventory.devices, inventory.capacity.disk_bytes) == (agent.machine.devices, 0)
+        await asyncio.sleep(FACTS_SECONDS)
+        assert agent.observer.inventory.capacity.disk_bytes == 7
 
 
 # ---------------------------------------------------------------- joining
