@@ -40,6 +40,8 @@ _NONE = 1 << 62
 """Greater than every key."""
 DOMAINS_MAX = 64
 """With more of them, the asks are placed one by one."""
+SORTED_MIN = 250
+"""Fewer rows are not sorted anew: the heap is as good."""
 STREAM_WORTH = 8
 """With fewer asks left than this part of the rows, the rows are not sorted anew."""
 
@@ -116,7 +118,7 @@ def _choose(fleet: Fleet, lane: Lane, ask: Ask, wanted: int, room: Floats) -> li
             place += 1
             head = stream[place] if place < end else _NONE
         else:
-            if place == end and left > few:
+            if place == end >= SORTED_MIN and left > few:
                 break  # the heap has all rows now: sorting them is cheaper
             row = heap[0] & _ROW
             here = times[row] = times.get(row, 1) + 1

@@ -160,6 +160,14 @@ def _skewed(needed: str, had: str) -> str:
 def _neighbour(needed: str, had: str) -> str:
     word, _, whom = needed.partition(" ")
     key, _, value = had.partition(" ")
+    if key == "node.id":  # ids mean nothing to people
+        match word:
+            case "near":
+                return f"has no task of {whom}, and it must be near one"
+            case "apart":
+                return f"has a task of {whom}, and it must be apart from that"
+            case _:
+                return f"has a task that must be apart from those of {whom}"
     where = f"{key} {value}" if value else f"no {key}"
     match word:
         case "near":

@@ -30,7 +30,7 @@ from scheduler.placement.fleet import Fleet
 from scheduler.placement.lanes import NEVER, Lanes
 from scheduler.placement.requirements import HostPort, Requirements
 
-CASES = int(os.environ.get("PLACEMENT_CASES", "200"))
+CASES = int(os.environ.get("PLACEMENT_CASES", "120"))
 ZONES = ("east", "west", "")
 KEYS = ("node.labels.zone", "node.labels.rack", "node.hostname", "node.labels.none")
 VOLUMES = (("shop", "data"), ("shop", "logs"))

@@ -535,6 +535,7 @@ def test_a_task_waits_for_those_that_it_must_be_near_to_and_goes_where_they_are(
     world.apply(
         spec(
             "db",
+            replicas=20,
             placement=PlacementSpec(
                 constraints=(Constraint(key="node.hostname", operator=EQ, value="b2"),)
             ),
@@ -578,6 +579,7 @@ def test_one_replica_on_a_node():
     world.rest()
     assert sorted(world.nodes_of(service)) == ["a1", "b1"]
     assert {rule for rule, _ in why_waits(world, service, 3)} == {"neighbour"}
+    assert "has a task of shop/web, and it must be apart" in why_waits(world, service, 3)[0][1]
 
 
 def test_a_weighted_wish_is_traded_against_tasks_of_the_service():
