@@ -112,3 +112,15 @@ def _believes_before_a_report(patch):
 )
 def _judges_when_held_up(patch):
     patch.setattr(dispatcher, "may_judge", lambda authority, late_seconds, timers: True)
+
+
+@mutation(
+    "the old copy of what has moved is not wanted any more",
+    "the holder of a task is away for longer than its lease",
+    templates=("only",),
+    users="calm",
+    has_peace=True,
+    seconds=50.0,
+)
+def _wants_both_copies(patch):
+    patch.setattr(nodes, "settle", lambda snapshot, slots: nodes.Settled())

@@ -1,9 +1,10 @@
 """Leases of nodes, the moves of what needs them, and machines that are not what they seem."""
 
-from agent import guard, lease as agents_leases, steps
+from agent import guard, holds, lease as agents_leases, runner, steps
 from agent.heartbeat import HeartbeatLane
 from agent.lease import Lease
 from homeport.model import NodeState
+from scheduler.api import losing
 from scheduler.dispatch import clocks, leases, liveness
 from scheduler.dispatch.dispatcher import Dispatcher
 from scheduler.placement import filters
@@ -142,6 +143,44 @@ def _moves_exclusive_tasks_of_suspects(patch):
 )
 def _takes_an_unanswered_start_for_none(patch):
     patch.setattr(steps, "may_still_start", lambda seen, record: False)
+
+
+@mutation(
+    "a guard knows the processes of a task without the engine",
+    SLEEPS,
+    **HOLDERS,
+)
+def _guards_know_no_processes(patch):
+    patch.setattr(guard, "is_named", lambda cgroups, marks: False)
+
+
+@mutation(
+    "only what is exclusive and movable needs a lease",
+    "cut a node off",
+    templates=("web", "data", "each"),
+    users="calm",
+)
+def _needs_leases_for_all(patch):
+    for module in (agents_leases, holds, runner):
+        patch.setattr(module, "needs_lease", lambda assignment: True)
+
+
+@mutation(
+    "a node that may run an exclusive task is not forgotten",
+    "an operator forgets a node that has just fallen silent",
+    **HOLDERS,
+)
+def _forgets_what_may_run(patch):
+    patch.setattr(losing, "leases_held", lambda snapshot, node: "")
+
+
+@mutation(
+    "a node that is heard of is not taken for lost",
+    "an operator takes a node that is up for lost",
+    **HOLDERS,
+)
+def _takes_for_lost_what_is_up(patch):
+    patch.setattr(losing, "may_be_on", lambda snapshot, node: "")
 
 
 # ---------------------------------------------------------------- machines
