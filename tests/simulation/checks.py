@@ -6,6 +6,7 @@ newcomer's mistake: asking the product whether it did right; here only values ar
 """
 
 import traceback
+from dataclasses import replace
 
 from agent.orders import Verdict
 from agent.runtime.base import Phase
@@ -17,6 +18,7 @@ from homeport.model import (
     RequestRecord,
     Service,
     Stack,
+    StackDraft,
     Task,
     TaskStatus,
 )
@@ -191,13 +193,17 @@ class Checks:
             each = value or before
             if isinstance(each, Service):
                 stacks.add(each.stack)
-                if _head(before) != _head(value) and value is not None and not made:
+                is_drafted = value is not None and _head(value) == _head(self._drafted(each))
+                if _head(before) != _head(value) and value is not None and not (made or is_drafted):
                     self.violate("a service's head changes without a request", (before, value))
                 if value is None and not before.removing:
                     self.violate("a service is deleted that was not removed", before)
             elif isinstance(each, Stack):
                 stacks.add(each.name)
-                if value is not None and value != before and not made:
+                is_written_out = None not in (value, before) and before == replace(
+                    value, draft=before.draft
+                )
+                if value is not None and value != before and not (made or is_written_out):
                     self.violate("a stack changes without a request", (before, value))
         for stack in sorted(stacks):
             self._as_acknowledged(stack)
@@ -217,13 +223,33 @@ class Checks:
         expected = self._expected.get(stack)
         if expected is None:
             return
+        heads = {
+            head.id: self._drafted(head) or head
+            for head in [*self.records.values(), *self._draft(stack)]
+            if isinstance(head, Service) and head.stack == stack
+        }
         found = {
             head.name: (head.replicas, self._version(head))
-            for head in self.records.values()
-            if isinstance(head, Service) and head.stack == stack and not head.removing
+            for head in heads.values()
+            if not head.removing
         }
         if found != expected:
             self.violate("S5: an acknowledged change is not there", (stack, expected, found))
+
+    def _draft(self, name):
+        """The services of a large apply that counts and is being written out."""
+        stack = self.records.get(keys.stack(name))
+        return [
+            head
+            for part in self.records.values()
+            if isinstance(part, StackDraft) and stack is not None and part.stack == name
+            if part.id == stack.draft
+            for head in part.services
+        ]
+
+    def _drafted(self, service):
+        """The service as such an apply has it; None: there is none, or it leaves it alone."""
+        return next((head for head in self._draft(service.stack) if head.id == service.id), None)
 
     def _version(self, head):
         spec = self.records.get(keys.spec(head.id, head.generation))

@@ -76,7 +76,10 @@ TEMPLATES = {
 }
 
 
+LARGE = tuple(f"tiny{number}" for number in range(130))
+"""Services whose heads are too many for one commit: an apply of them is a draft first."""
 ONLY_IN_FOCUS = {
+    **dict.fromkeys(LARGE, Template(script=(("stop_ms", 100),))),
     "refused": Template(crashes=True, script=(("fail_create", "the device is busy"),)),
 }
 """For runs that are about them; the seeds' own choice is among TEMPLATES."""

@@ -2,11 +2,13 @@
 
 from dataclasses import replace
 
+from scheduler.controller import Controller
 from scheduler.dispatch import dispatcher, liveness
 from scheduler.placement import engine, filters
 from scheduler.reconcile import brake, moves, nodes, outcomes, slots
 from tests.simulation.mutations.leading import led_for_long
 from tests.simulation.mutations.table import mutation
+from tests.simulation.workload import LARGE
 
 
 def _moves_when_all_are_silent(patch):
@@ -124,3 +126,14 @@ def _judges_when_held_up(patch):
 )
 def _wants_both_copies(patch):
     patch.setattr(nodes, "settle", lambda snapshot, slots: nodes.Settled())
+
+
+@mutation(
+    "a stack of which a large change is being written out is left alone",
+    "kill the leader",
+    "slow store",
+    templates=LARGE,
+    seconds=40.0,
+)
+def _decides_about_drafts(patch):
+    patch.setattr(Controller, "_is_drafted", lambda self, service: False)

@@ -38,3 +38,17 @@ async def _an_operator_takes_a_node_for_lost(nemesis):
         node=machine.name, lost=True, request_id=f"operator-{identifier(rng, 40)}"
     )
     await Caller(world, "operator").call("UpdateNode", request, may_fail=MAY_FAIL)
+
+
+@plot("a node is off, taken for lost, and comes back")
+async def _a_node_is_off_and_comes_back(nemesis):
+    rng, world = nemesis.rng, nemesis.world
+    machine = rng.choice(world.agents)
+    machine.cut_power()
+    await until(nemesis, lambda: state_of(world, machine) is NodeState.SUSPECT, 12)
+    request = control_pb2.UpdateNodeRequest(
+        node=machine.name, lost=True, request_id=f"operator-{identifier(rng, 40)}"
+    )
+    await Caller(world, "operator").call("UpdateNode", request, may_fail=MAY_FAIL)
+    machine.start_later(rng.uniform(1, 20))
+    await asyncio.sleep(20)
