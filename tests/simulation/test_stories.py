@@ -144,6 +144,29 @@ def test_an_agent_that_was_stopped_for_a_while_goes_on_without_an_error(seed):
     assert not verdict.violations, verdict.words()
 
 
+async def _a_start_comes_late(world):
+    """A node is cut off while its engine is asked for a start, which it makes 25 s later."""
+    user = await _up(world, only=1)
+    away = _runs_on(world, "shop-only")[0]
+    away.engine.late_seconds = 25.0
+    away.engine.end(away.engine.ours()[0].task, 1)
+    await asyncio.sleep(2)
+    _cut_off(world, away)
+    await asyncio.sleep(60)
+    world.heal()
+    await settles(world, user)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_what_an_engine_starts_late_does_not_run_beside_its_successor(seed):
+    verdict = play(seed, acts=_a_start_comes_late)
+    assert not verdict.violations, verdict.words()
+    with pytest.MonkeyPatch.context() as patch:
+        MUTATIONS["takes_an_unanswered_start_for_none"].switch_off(patch)
+        verdict = play(seed, acts=_a_start_comes_late)
+    assert any("S1:" in each for each in verdict.violations), verdict.words()
+
+
 # ---------------------------------------------------------------- how long things take
 
 
