@@ -21,6 +21,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Self
 
+import docker.errors
+
 from homeport.v1 import types_pb2
 from tests.faults import loading, registry, verdicts, witness
 from tests.faults.checks import exclusive
@@ -273,7 +275,10 @@ class World:
         for host in self.lab.hosts:
             client = host.engine.client()
             for each in client.containers(all=True):
-                seen = client.inspect_container(each["Id"])
+                try:
+                    seen = client.inspect_container(each["Id"])
+                except docker.errors.NotFound:
+                    continue  # it was removed since the list was made
                 state = seen["State"]
                 found[f"{host.name}{seen['Name']}"] = (
                     seen["Id"],

@@ -178,6 +178,8 @@ def test_a_stopped_agents_task_ends_with_its_lease_and_waits_for_a_word_when_it_
     pid = node.pid()
     ticks = ticks_of(pid)
     node.guard()
+    # A start whose answer it never reads is another story: that container is made anew.
+    until("the agent to know that it runs", lambda: "state=RUNNING" in node.log())
     os.kill(agent.pid, signal.SIGSTOP)
     ended(pid, ticks, node.page.lease_until_ns / 1e9)
     node.cut()

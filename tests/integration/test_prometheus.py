@@ -32,7 +32,12 @@ DEPLOY = Path(__file__).parents[2] / "deploy"
 NODE = "lab-node"
 STACK = "metrics"
 
-SHOWN_IN_TROUBLE_ONLY = {"homeport_store_request_failures_total", "homeport_store_member_up"}
+SHOWN_IN_TROUBLE_ONLY = {
+    "homeport_store_request_failures_total",
+    "homeport_store_member_up",
+    "homeport_store_size_bytes",
+    "homeport_store_quota_bytes",
+}
 """With labels: there is no series before the first failure, or without an etcd, only the
 declaration."""
 

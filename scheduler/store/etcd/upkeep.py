@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from scheduler.store.etcd.health import NO_SPACE, MemberStatus
+from scheduler.store.etcd.health import FILLING, NO_SPACE, MemberStatus, passed_by
 
 HISTORY_SECONDS = 600.0
 """History of this age is kept, so that watches can resume."""
@@ -123,14 +123,24 @@ def _compaction(memory: Memory, revision: int, now: float) -> Compact | None:
 def _tidying(statuses: Sequence[MemberStatus], memory: Memory, now: float) -> Defragment | None:
     if len(statuses) < TIDY_MEMBERS_MIN or not _all_well(statuses):
         return None
+    # Also a moment after the last time: a member may forget its history later than it is rewritten,
+    # and then it would soon be full again. Its own spare room bounds how often.
+    for each in _followers_first(statuses):
+        if passed_by(each) >= max(FILLING) and _spare(each) >= each.size_bytes / 2:
+            return Defragment(each.url, "it is nearly full, and half of its file is unused")
     last = max(memory.defragmented.values(), default=None)
     if last is not None and now - last < PAUSE_SECONDS:
         return None
     for each in _followers_first(statuses):
-        spare = each.size_bytes - each.used_bytes
+        spare = _spare(each)
         if spare >= max(DEFRAGMENT_BYTES_MIN, each.size_bytes / 2):
             return Defragment(each.url, f"{spare / 2**20:.0f} MiB of its file are unused")
     return None
+
+
+def _spare(status: MemberStatus) -> int:
+    """How much of a member's file a defragmentation would give back, in bytes."""
+    return status.size_bytes - status.used_bytes
 
 
 def _making_space(statuses: Sequence[MemberStatus], memory: Memory, revision: int) -> Action | None:

@@ -108,6 +108,19 @@ class TestFiles:
     def test_without_a_majority_beside_it_no_member_is_stopped_for_tidiness(self, count):
         assert decide(members(size_mib=300, used_mib=100, count=count), Memory(), 0)[0] is None
 
+    def test_a_member_that_forgot_its_history_after_it_was_rewritten_is_rewritten_again(self):
+        # NOSPACE was answered a moment ago; c compacted later than it was defragmented.
+        memory = Memory(samples=((0.0, 5),), compacted=5, defragmented=dict.fromkeys("abc", 10.0))
+        statuses = members(5, size_mib=4, used_mib=1, quota_bytes=100 * MIB)
+        statuses[2] = replace(statuses[2], quota_bytes=4 * MIB)
+        action, memory = decide(statuses, memory, 11.0)
+        assert isinstance(action, Defragment)
+        assert action.url == "c"
+        # What is nearly full of what it needs is not helped by being rewritten.
+        statuses[2] = replace(statuses[2], used_bytes=3 * MIB)
+        assert decide(statuses, memory, 12.0)[0] is None
+        assert decide([*statuses[:2], replace(statuses[2], trouble="x")], memory, 13.0)[0] is None
+
     def test_no_member_is_stopped_while_another_is_away(self):
         statuses = members(size_mib=300, used_mib=100)
         for sick in ({"trouble": "no answer"}, {"leader": 0}, {"is_learner": True}):
