@@ -211,6 +211,8 @@ class Core:
                 background.create_task(controller.run(), name="controller")
                 background.create_task(dispatcher.run(), name="silence of nodes")
         finally:
+            # Its work may end before its lease: what is still open grants nothing from here on.
+            leadership.end()
             self.controller = None
             self.lanes.dispatcher = None
             self.control.lead = None

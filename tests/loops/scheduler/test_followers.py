@@ -8,7 +8,7 @@ import pytest
 
 from homeport.v1 import control_pb2
 from scheduler.api.errors import Relayed
-from scheduler.store.base import SCHEDULERS
+from scheduler.store.base import LEADER_KEY, SCHEDULERS, Write
 from tests.loops.scheduler.schedulers import Schedulers, stack, until
 
 pytestmark = pytest.mark.looptime
@@ -362,3 +362,29 @@ async def test_a_slow_reader_is_told_everything_anew_and_not_remembered_for_ever
     assert "slow reader" in reset.reset_reason
     told_after = found[found.index(reset) :]
     assert {f"s{number}" for number in range(6)} <= {each.stack.name for each in told_after}
+
+
+async def test_s3_a_leader_whose_work_was_fenced_proves_nothing_while_it_is_taken_down(schedulers):
+    leader, _ = await schedulers.pair()
+    await leader.ask("Apply", apply())
+    authority = leader.core.control.lead.authority
+    proven = []
+
+    async def told(is_leading):
+        proven.append((is_leading, authority.is_proven))
+
+    async def commit(writes, *others):
+        revision = await schedulers.store.commit(writes, *others)
+        if writes and not deleted:
+            deleted.append(await schedulers.store.commit([Write(LEADER_KEY, None)]))
+        return revision
+
+    deleted = []
+    leader.core.on_leading = told
+    leader.store.commit = commit
+    # Of the rollout that this begins the controller makes a record, and is the first to hear
+    # that another may lead by now; the lease itself would last for seconds yet.
+    await leader.ask("Apply", apply(image="newer"))
+    assert authority.is_proven
+    await until(lambda: proven)
+    assert proven[0] == (False, False)
