@@ -119,16 +119,14 @@ class SimulatedRuntime:
         """Start the created or exited container. Raises Rejected, Gone, Unavailable."""
         await self._enter(task)
         container = self._get(task)
-        if container.script.start_ms:
-            await asyncio.sleep(container.script.start_ms / 1000)
-            container = self._get(task)
-        if container.script.fail_start:
-            raise Rejected(container.script.fail_start)
         if container.phase not in (Phase.RUNNING, Phase.PAUSED):
             if self._engine.late_seconds:
                 self._engine.start_late(container)
                 await self._hang()
-            self._engine.begin(container)
+            # The engine's doing, not ours: an agent that is stopped meanwhile stops none of it.
+            await self._engine.start(container)
+        elif container.script.fail_start:
+            raise Rejected(container.script.fail_start)
         return self._seen(container)
 
     async def stop(self, task: TaskId, grace_seconds: float) -> Seen | None:

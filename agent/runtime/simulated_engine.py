@@ -23,7 +23,7 @@ import contextvars
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
 
-from agent.runtime.base import OutputChunk, Phase, Rejected, RuntimeEvent
+from agent.runtime.base import Gone, OutputChunk, Phase, Rejected, RuntimeEvent, RuntimeFailure
 from homeport.model import BoundPort, TaskId
 from homeport.seams import Clock
 from homeport.spec import ContainerSpec, Pairs, Resources
@@ -232,6 +232,43 @@ class SimulatedEngine:
             self._say(container, f"{line}\n".encode())
         for line in script.log_error.splitlines():
             self._say(container, f"{line}\n".encode(), is_stderr=True)
+
+    def start(self, container: SimulatedContainer) -> asyncio.Future[None]:
+        """Start it after its script's `start_ms`; the answer, which nobody needs to wait for.
+
+        It fails with Rejected, and with Gone when the container is removed before.
+        """
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[None] = loop.create_future()
+        if container.script.start_ms:
+            seconds = container.script.start_ms / 1000
+            loop.call_later(
+                seconds, self._start, container, self._boots, answer, context=self._context
+            )
+        else:
+            self._start(container, self._boots, answer)
+        return answer
+
+    def _start(
+        self, container: SimulatedContainer, boots: int, answer: asyncio.Future[None]
+    ) -> None:
+        failure: RuntimeFailure | None = None
+        if self.find(container.task) is not container or boots != self._boots:
+            failure = Gone(f"there is no container of task {container.task} any more")
+        elif container.script.fail_start:
+            failure = Rejected(container.script.fail_start)
+        elif container.phase not in (Phase.RUNNING, Phase.PAUSED):
+            try:
+                self.begin(container)
+            except Rejected as error:
+                failure = error
+        if answer.done():
+            return
+        if failure is not None:
+            answer.set_exception(failure)
+            answer.exception()  # seen: who asked may be gone
+        else:
+            answer.set_result(None)
 
     def start_late(self, container: SimulatedContainer) -> None:
         """Start it after `late_seconds`, if it and this boot of the machine last so long."""
