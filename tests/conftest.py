@@ -1,8 +1,12 @@
 """What every test may use: the testbed's fixtures (tests/testbed explains them)."""
 
 import asyncio
+import logging
 import os
+from collections.abc import Iterator
 
+import pytest
+import structlog
 from hypothesis import HealthCheck, settings
 
 # Machines are shared and noisy: how long an example took says nothing. A run that decides about
@@ -20,3 +24,14 @@ settings.load_profile("homeport")
 asyncio.set_event_loop(None)
 
 pytest_plugins = ["tests.testbed.fixtures", "tests.parallel"]
+
+
+@pytest.fixture
+def logs_as_before() -> Iterator[None]:
+    """For tests that configure logging: what logs to their closed streams would fail others."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    structlog.reset_defaults()
+    root.handlers[:] = handlers
+    root.setLevel(level)

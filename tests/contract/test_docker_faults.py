@@ -18,6 +18,7 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
+from docker import APIClient
 
 from agent.runtime import docker, docker_check, docker_look, proc
 from agent.runtime.base import Gone, Phase, Rejected, Unavailable, Work
@@ -358,11 +359,9 @@ async def test_a_container_whose_name_is_taken_meanwhile_is_still_the_only_one_o
         client.remove_container(foreign, force=True)
 
 
-def _names(client: object, task: Work) -> list[str]:
+def _names(client: APIClient, task: Work) -> list[str]:
     """The names of all containers that carry this task's label."""
-    found = client.containers(  # type: ignore[attr-defined]
-        all=True, filters={"label": f"dev.homeport.task={task.task}"}
-    )
+    found = client.containers(all=True, filters={"label": f"dev.homeport.task={task.task}"})
     return sorted(each["Names"][0].lstrip("/") for each in found)
 
 

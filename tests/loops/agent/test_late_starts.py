@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from agent.runtime.base import Phase
+from agent.runtime.simulated_engine import SimulatedContainer
 from homeport.lifecycle import Desired, TaskState as S
 from homeport.model import TaskId
 from homeport.spec import Mode, RestartPolicy
@@ -29,16 +30,16 @@ async def rig() -> AsyncIterator[Rig]:
 
 
 @pytest.fixture
-def starts(rig: Rig) -> list[TaskId]:
+def starts(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> list[TaskId]:
     """What processes began, and are begun from now on."""
     found: list[TaskId] = []
     begin = rig.engine.begin
 
-    def watched(container):  # type: ignore[no-untyped-def]
+    def watched(container: SimulatedContainer) -> None:
         found.append(container.task)
         begin(container)
 
-    rig.engine.begin = watched  # type: ignore[method-assign]
+    monkeypatch.setattr(rig.engine, "begin", watched)
     return found
 
 

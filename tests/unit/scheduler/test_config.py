@@ -7,6 +7,8 @@ import pytest
 from scheduler.__main__ import main
 from scheduler.config import Config, ConfigError, Timers
 
+pytestmark = pytest.mark.usefixtures("logs_as_before")
+
 
 def test_the_defaults_keep_the_promises():
     Config().check()

@@ -4,6 +4,8 @@ import pytest
 
 from scheduler import stores
 
+pytestmark = pytest.mark.usefixtures("logs_as_before")
+
 VERBS = ("migrate", "backup", "restore", "accept-restore", "clear")
 
 
