@@ -28,6 +28,357 @@ else:
 DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
+class WhatIfRequest(_message.Message):
+    """A change to imagine; several count together."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODES_DOWN_FIELD_NUMBER: _builtins.int
+    DRAINED_FIELD_NUMBER: _builtins.int
+    ADDED_FIELD_NUMBER: _builtins.int
+    APPLY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def nodes_down(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of nodes that would be gone for good."""
+
+    @_builtins.property
+    def drained(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of nodes that would be drained."""
+
+    @_builtins.property
+    def added(self) -> _containers.RepeatedCompositeFieldContainer[Global___ImaginedNode]: ...
+    @_builtins.property
+    def apply(self) -> _types_pb2.StackSpec:
+        """A stack that would be applied."""
+
+    def __init__(
+        self,
+        *,
+        nodes_down: _abc.Iterable[_builtins.str] | None = ...,
+        drained: _abc.Iterable[_builtins.str] | None = ...,
+        added: _abc.Iterable[Global___ImaginedNode] | None = ...,
+        apply: _types_pb2.StackSpec | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["apply", b"apply"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["added", b"added", "apply", b"apply", "drained", b"drained", "nodes_down", b"nodes_down"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WhatIfRequest: _TypeAlias = WhatIfRequest  # noqa: Y015
+
+@_typing.final
+class ImaginedNode(_message.Message):
+    """A node that is not there."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    NAME_FIELD_NUMBER: _builtins.int
+    LIKE_FIELD_NUMBER: _builtins.int
+    CPU_MILLIS_FIELD_NUMBER: _builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    like: _builtins.str
+    """The name of a node that it would be like: platform, capacity, labels, devices."""
+    cpu_millis: _builtins.int
+    """0: as `like` has it."""
+    memory_bytes: _builtins.int
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Added to those of `like`."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        like: _builtins.str = ...,
+        cpu_millis: _builtins.int = ...,
+        memory_bytes: _builtins.int = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu_millis", b"cpu_millis", "labels", b"labels", "like", b"like", "memory_bytes", b"memory_bytes", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImaginedNode: _TypeAlias = ImaginedNode  # noqa: Y015
+
+@_typing.final
+class WhatIfResponse(_message.Message):
+    """The cluster as it would be."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MOVES_FIELD_NUMBER: _builtins.int
+    WAITING_FIELD_NUMBER: _builtins.int
+    SURVIVES_FIELD_NUMBER: _builtins.int
+    ROOMS_FIELD_NUMBER: _builtins.int
+    NOTICES_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    survives: _builtins.bool
+    """No slot that runs now would be without a node."""
+    revision: _builtins.int
+    @_builtins.property
+    def moves(self) -> _containers.RepeatedCompositeFieldContainer[Global___ImaginedMove]:
+        """Tasks that would run on another node, or for the first time."""
+
+    @_builtins.property
+    def waiting(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlannedTask]:
+        """Slots that run now or are asked for, and would have no node."""
+
+    @_builtins.property
+    def rooms(self) -> _containers.RepeatedCompositeFieldContainer[Global___ImaginedRoom]: ...
+    @_builtins.property
+    def notices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        moves: _abc.Iterable[Global___ImaginedMove] | None = ...,
+        waiting: _abc.Iterable[Global___PlannedTask] | None = ...,
+        survives: _builtins.bool = ...,
+        rooms: _abc.Iterable[Global___ImaginedRoom] | None = ...,
+        notices: _abc.Iterable[_builtins.str] | None = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["moves", b"moves", "notices", b"notices", "revision", b"revision", "rooms", b"rooms", "survives", b"survives", "waiting", b"waiting"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WhatIfResponse: _TypeAlias = WhatIfResponse  # noqa: Y015
+
+@_typing.final
+class ImaginedMove(_message.Message):
+    """Where a slot would go."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STACK_FIELD_NUMBER: _builtins.int
+    SERVICE_FIELD_NUMBER: _builtins.int
+    SLOT_FIELD_NUMBER: _builtins.int
+    FROM_NODE_FIELD_NUMBER: _builtins.int
+    TO_NODE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    stack: _builtins.str
+    service: _builtins.str
+    slot: _builtins.int
+    from_node: _builtins.str
+    """Empty: it has no task now."""
+    to_node: _builtins.str
+    reason: _builtins.str
+    def __init__(
+        self,
+        *,
+        stack: _builtins.str = ...,
+        service: _builtins.str = ...,
+        slot: _builtins.int = ...,
+        from_node: _builtins.str = ...,
+        to_node: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_node", b"from_node", "reason", b"reason", "service", b"service", "slot", b"slot", "stack", b"stack", "to_node", b"to_node"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImaginedMove: _TypeAlias = ImaginedMove  # noqa: Y015
+
+@_typing.final
+class ImaginedRoom(_message.Message):
+    """What a node would have reserved, of what it has."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_FIELD_NUMBER: _builtins.int
+    CPU_MILLIS_FIELD_NUMBER: _builtins.int
+    CPU_RESERVED_BEFORE_FIELD_NUMBER: _builtins.int
+    CPU_RESERVED_AFTER_FIELD_NUMBER: _builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    MEMORY_RESERVED_BEFORE_FIELD_NUMBER: _builtins.int
+    MEMORY_RESERVED_AFTER_FIELD_NUMBER: _builtins.int
+    TASKS_BEFORE_FIELD_NUMBER: _builtins.int
+    TASKS_AFTER_FIELD_NUMBER: _builtins.int
+    node: _builtins.str
+    cpu_millis: _builtins.int
+    cpu_reserved_before: _builtins.int
+    cpu_reserved_after: _builtins.int
+    memory_bytes: _builtins.int
+    memory_reserved_before: _builtins.int
+    memory_reserved_after: _builtins.int
+    tasks_before: _builtins.int
+    tasks_after: _builtins.int
+    def __init__(
+        self,
+        *,
+        node: _builtins.str = ...,
+        cpu_millis: _builtins.int = ...,
+        cpu_reserved_before: _builtins.int = ...,
+        cpu_reserved_after: _builtins.int = ...,
+        memory_bytes: _builtins.int = ...,
+        memory_reserved_before: _builtins.int = ...,
+        memory_reserved_after: _builtins.int = ...,
+        tasks_before: _builtins.int = ...,
+        tasks_after: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu_millis", b"cpu_millis", "cpu_reserved_after", b"cpu_reserved_after", "cpu_reserved_before", b"cpu_reserved_before", "memory_bytes", b"memory_bytes", "memory_reserved_after", b"memory_reserved_after", "memory_reserved_before", b"memory_reserved_before", "node", b"node", "tasks_after", b"tasks_after", "tasks_before", b"tasks_before"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImaginedRoom: _TypeAlias = ImaginedRoom  # noqa: Y015
+
+@_typing.final
+class RebalanceRequest(_message.Message):
+    """Look for better places."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    MOVES_MAX_FIELD_NUMBER: _builtins.int
+    STACK_FIELD_NUMBER: _builtins.int
+    WITH_EXCLUSIVE_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    validate_only: _builtins.bool
+    """Plan only."""
+    moves_max: _builtins.int
+    """At most so many moves; 0: as many as pay."""
+    stack: _builtins.str
+    """Only services of this stack; empty: all."""
+    with_exclusive: _builtins.bool
+    """Also exclusive tasks that can run on several nodes: each stops before it starts elsewhere."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+        moves_max: _builtins.int = ...,
+        stack: _builtins.str = ...,
+        with_exclusive: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["moves_max", b"moves_max", "request_id", b"request_id", "stack", b"stack", "validate_only", b"validate_only", "with_exclusive", b"with_exclusive"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RebalanceRequest: _TypeAlias = RebalanceRequest  # noqa: Y015
+
+@_typing.final
+class RebalanceResponse(_message.Message):
+    """The moves, the one with the best gain for its price first."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MOVES_FIELD_NUMBER: _builtins.int
+    UNEVENNESS_BEFORE_FIELD_NUMBER: _builtins.int
+    UNEVENNESS_AFTER_FIELD_NUMBER: _builtins.int
+    NOTICES_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    unevenness_before: _builtins.int
+    """How unevenly the nodes are filled, in thousandths: 0 is even."""
+    unevenness_after: _builtins.int
+    revision: _builtins.int
+    @_builtins.property
+    def moves(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlannedMove]: ...
+    @_builtins.property
+    def notices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        moves: _abc.Iterable[Global___PlannedMove] | None = ...,
+        unevenness_before: _builtins.int = ...,
+        unevenness_after: _builtins.int = ...,
+        notices: _abc.Iterable[_builtins.str] | None = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["moves", b"moves", "notices", b"notices", "revision", b"revision", "unevenness_after", b"unevenness_after", "unevenness_before", b"unevenness_before"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RebalanceResponse: _TypeAlias = RebalanceResponse  # noqa: Y015
+
+@_typing.final
+class PlannedMove(_message.Message):
+    """A task that would run better elsewhere."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STACK_FIELD_NUMBER: _builtins.int
+    SERVICE_FIELD_NUMBER: _builtins.int
+    SLOT_FIELD_NUMBER: _builtins.int
+    FROM_NODE_FIELD_NUMBER: _builtins.int
+    TO_NODE_FIELD_NUMBER: _builtins.int
+    GAIN_FIELD_NUMBER: _builtins.int
+    RESTARTS_FIELD_NUMBER: _builtins.int
+    IMAGE_BYTES_FIELD_NUMBER: _builtins.int
+    VOLUME_BYTES_FIELD_NUMBER: _builtins.int
+    DOWNTIME_MS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    stack: _builtins.str
+    service: _builtins.str
+    slot: _builtins.int
+    from_node: _builtins.str
+    to_node: _builtins.str
+    gain: _builtins.int
+    """In points of placement."""
+    restarts: _builtins.int
+    """The price: what has to start, what has to be carried, and how long the slot is not served."""
+    image_bytes: _builtins.int
+    volume_bytes: _builtins.int
+    downtime_ms: _builtins.int
+    reason: _builtins.str
+    def __init__(
+        self,
+        *,
+        stack: _builtins.str = ...,
+        service: _builtins.str = ...,
+        slot: _builtins.int = ...,
+        from_node: _builtins.str = ...,
+        to_node: _builtins.str = ...,
+        gain: _builtins.int = ...,
+        restarts: _builtins.int = ...,
+        image_bytes: _builtins.int = ...,
+        volume_bytes: _builtins.int = ...,
+        downtime_ms: _builtins.int = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["downtime_ms", b"downtime_ms", "from_node", b"from_node", "gain", b"gain", "image_bytes", b"image_bytes", "reason", b"reason", "restarts", b"restarts", "service", b"service", "slot", b"slot", "stack", b"stack", "to_node", b"to_node", "volume_bytes", b"volume_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlannedMove: _TypeAlias = PlannedMove  # noqa: Y015
+
+@_typing.final
 class UpdateClusterRequest(_message.Message):
     """Change what holds for the cluster."""
 
@@ -332,6 +683,7 @@ class PlannedTask(_message.Message):
     NODE_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     OBJECTIONS_FIELD_NUMBER: _builtins.int
+    REMEDIES_FIELD_NUMBER: _builtins.int
     service: _builtins.str
     slot: _builtins.int
     node: _builtins.str
@@ -339,6 +691,10 @@ class PlannedTask(_message.Message):
     reason: _builtins.str
     @_builtins.property
     def objections(self) -> _containers.RepeatedCompositeFieldContainer[Global___Objection]: ...
+    @_builtins.property
+    def remedies(self) -> _containers.RepeatedCompositeFieldContainer[Global___Remedy]:
+        """What would make it fit, the smallest change first."""
+
     def __init__(
         self,
         *,
@@ -347,14 +703,85 @@ class PlannedTask(_message.Message):
         node: _builtins.str = ...,
         reason: _builtins.str = ...,
         objections: _abc.Iterable[Global___Objection] | None = ...,
+        remedies: _abc.Iterable[Global___Remedy] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["node", b"node", "objections", b"objections", "reason", b"reason", "service", b"service", "slot", b"slot"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["node", b"node", "objections", b"objections", "reason", b"reason", "remedies", b"remedies", "service", b"service", "slot", b"slot"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PlannedTask: _TypeAlias = PlannedTask  # noqa: Y015
+
+@_typing.final
+class Remedy(_message.Message):
+    """A change that would make a waiting task fit somewhere."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Kind:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _KindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Remedy._Kind.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        KIND_UNSPECIFIED: Remedy._Kind.ValueType  # 0
+        KIND_RESERVE_LESS: Remedy._Kind.ValueType  # 1
+        """The service reserves less."""
+        KIND_STOP: Remedy._Kind.ValueType  # 2
+        """Other tasks are stopped."""
+        KIND_MOVE: Remedy._Kind.ValueType  # 3
+        """Other tasks move to other nodes."""
+        KIND_CHANGE_NODE: Remedy._Kind.ValueType  # 4
+        """A node is changed: its availability, labels, taints, overcommit."""
+        KIND_RELAX: Remedy._Kind.ValueType  # 5
+        """A rule of the service is relaxed."""
+        KIND_ADD: Remedy._Kind.ValueType  # 6
+        """Another node is needed, or what a node lacks."""
+
+    class Kind(_Kind, metaclass=_KindEnumTypeWrapper): ...
+    KIND_UNSPECIFIED: Remedy.Kind.ValueType  # 0
+    KIND_RESERVE_LESS: Remedy.Kind.ValueType  # 1
+    """The service reserves less."""
+    KIND_STOP: Remedy.Kind.ValueType  # 2
+    """Other tasks are stopped."""
+    KIND_MOVE: Remedy.Kind.ValueType  # 3
+    """Other tasks move to other nodes."""
+    KIND_CHANGE_NODE: Remedy.Kind.ValueType  # 4
+    """A node is changed: its availability, labels, taints, overcommit."""
+    KIND_RELAX: Remedy.Kind.ValueType  # 5
+    """A rule of the service is relaxed."""
+    KIND_ADD: Remedy.Kind.ValueType  # 6
+    """Another node is needed, or what a node lacks."""
+
+    KIND_FIELD_NUMBER: _builtins.int
+    NODE_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    COMMANDS_FIELD_NUMBER: _builtins.int
+    kind: Global___Remedy.Kind.ValueType
+    node: _builtins.str
+    """The node that would take it."""
+    message: _builtins.str
+    """A sentence."""
+    @_builtins.property
+    def commands(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Commands that carry it out, in order; empty where the Compose file has to change."""
+
+    def __init__(
+        self,
+        *,
+        kind: Global___Remedy.Kind.ValueType = ...,
+        node: _builtins.str = ...,
+        message: _builtins.str = ...,
+        commands: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commands", b"commands", "kind", b"kind", "message", b"message", "node", b"node"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Remedy: _TypeAlias = Remedy  # noqa: Y015
 
 @_typing.final
 class Objection(_message.Message):
@@ -1541,19 +1968,25 @@ class TaskExplanation(_message.Message):
 
     TASK_FIELD_NUMBER: _builtins.int
     NODES_FIELD_NUMBER: _builtins.int
+    REMEDIES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def task(self) -> Global___TaskView: ...
     @_builtins.property
     def nodes(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodeExplanation]: ...
+    @_builtins.property
+    def remedies(self) -> _containers.RepeatedCompositeFieldContainer[Global___Remedy]:
+        """Where it waits: what would make it fit, the smallest change first."""
+
     def __init__(
         self,
         *,
         task: Global___TaskView | None = ...,
         nodes: _abc.Iterable[Global___NodeExplanation] | None = ...,
+        remedies: _abc.Iterable[Global___Remedy] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["task", b"task"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["nodes", b"nodes", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["nodes", b"nodes", "remedies", b"remedies", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -145,6 +145,16 @@ class ControlStub(object):
                 request_serializer=homeport_dot_v1_dot_control__pb2.AcceptRestoreRequest.SerializeToString,
                 response_deserializer=homeport_dot_v1_dot_control__pb2.AcceptRestoreResponse.FromString,
                 _registered_method=True)
+        self.WhatIf = channel.unary_unary(
+                '/homeport.v1.Control/WhatIf',
+                request_serializer=homeport_dot_v1_dot_control__pb2.WhatIfRequest.SerializeToString,
+                response_deserializer=homeport_dot_v1_dot_control__pb2.WhatIfResponse.FromString,
+                _registered_method=True)
+        self.Rebalance = channel.unary_unary(
+                '/homeport.v1.Control/Rebalance',
+                request_serializer=homeport_dot_v1_dot_control__pb2.RebalanceRequest.SerializeToString,
+                response_deserializer=homeport_dot_v1_dot_control__pb2.RebalanceResponse.FromString,
+                _registered_method=True)
 
 
 class ControlServicer(object):
@@ -293,6 +303,20 @@ class ControlServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WhatIf(self, request, context):
+        """WhatIf says what would become of the tasks after a change, on a copy of the cluster.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Rebalance(self, request, context):
+        """Rebalance plans moves that make the cluster better than it is, and begins them when told.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ControlServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -405,6 +429,16 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.AcceptRestore,
                     request_deserializer=homeport_dot_v1_dot_control__pb2.AcceptRestoreRequest.FromString,
                     response_serializer=homeport_dot_v1_dot_control__pb2.AcceptRestoreResponse.SerializeToString,
+            ),
+            'WhatIf': grpc.unary_unary_rpc_method_handler(
+                    servicer.WhatIf,
+                    request_deserializer=homeport_dot_v1_dot_control__pb2.WhatIfRequest.FromString,
+                    response_serializer=homeport_dot_v1_dot_control__pb2.WhatIfResponse.SerializeToString,
+            ),
+            'Rebalance': grpc.unary_unary_rpc_method_handler(
+                    servicer.Rebalance,
+                    request_deserializer=homeport_dot_v1_dot_control__pb2.RebalanceRequest.FromString,
+                    response_serializer=homeport_dot_v1_dot_control__pb2.RebalanceResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1002,6 +1036,60 @@ class Control(object):
             '/homeport.v1.Control/AcceptRestore',
             homeport_dot_v1_dot_control__pb2.AcceptRestoreRequest.SerializeToString,
             homeport_dot_v1_dot_control__pb2.AcceptRestoreResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WhatIf(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/homeport.v1.Control/WhatIf',
+            homeport_dot_v1_dot_control__pb2.WhatIfRequest.SerializeToString,
+            homeport_dot_v1_dot_control__pb2.WhatIfResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Rebalance(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/homeport.v1.Control/Rebalance',
+            homeport_dot_v1_dot_control__pb2.RebalanceRequest.SerializeToString,
+            homeport_dot_v1_dot_control__pb2.RebalanceResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -55,6 +55,10 @@ class ControlStub:
     """AcceptRestore begins the next incarnation: what the store holds counts from now on, whatever
     agents have seen before.
     """
+    WhatIf: _aio.UnaryUnaryMultiCallable[_control_pb2.WhatIfRequest, _control_pb2.WhatIfResponse]
+    """WhatIf says what would become of the tasks after a change, on a copy of the cluster."""
+    Rebalance: _aio.UnaryUnaryMultiCallable[_control_pb2.RebalanceRequest, _control_pb2.RebalanceResponse]
+    """Rebalance plans moves that make the cluster better than it is, and begins them when told."""
 
 class ControlServicer(metaclass=_abc_1.ABCMeta):
     """Control is served to users."""
@@ -223,5 +227,21 @@ class ControlServicer(metaclass=_abc_1.ABCMeta):
         """AcceptRestore begins the next incarnation: what the store holds counts from now on, whatever
         agents have seen before.
         """
+
+    @_abc_1.abstractmethod
+    def WhatIf(
+        self,
+        request: _control_pb2.WhatIfRequest,
+        context: _aio.ServicerContext[_control_pb2.WhatIfRequest, _abc.Awaitable[_control_pb2.WhatIfResponse]],
+    ) -> _abc.Awaitable[_control_pb2.WhatIfResponse]:
+        """WhatIf says what would become of the tasks after a change, on a copy of the cluster."""
+
+    @_abc_1.abstractmethod
+    def Rebalance(
+        self,
+        request: _control_pb2.RebalanceRequest,
+        context: _aio.ServicerContext[_control_pb2.RebalanceRequest, _abc.Awaitable[_control_pb2.RebalanceResponse]],
+    ) -> _abc.Awaitable[_control_pb2.RebalanceResponse]:
+        """Rebalance plans moves that make the cluster better than it is, and begins them when told."""
 
 def add_ControlServicer_to_server(servicer: ControlServicer, server: _aio.Server) -> None: ...

@@ -43,6 +43,8 @@ NEEDS: Mapping[str, Needs] = {
     "PushImage": Needs.LEADER,
     "Backup": Needs.STORED,
     "AcceptRestore": Needs.LEADER,
+    "WhatIf": Needs.LEADER,
+    "Rebalance": Needs.LEADER,
     "UpdateCluster": Needs.LEADER,
 }
 """By the RPC's name. One that is missing is the leader's: that is never wrong."""
