@@ -103,7 +103,7 @@ class SimulatedRuntime:
                 task=work.task,
                 stack=work.assignment.stack,
                 generation=work.assignment.generation,
-                container_id=f"simulated-{self._engine.number()}",
+                container_id=f"simulated-{self._engine.number():08d}",
                 spec=spec,
                 script=script,
             )

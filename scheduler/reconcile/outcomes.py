@@ -58,7 +58,9 @@ def wake_at(snapshot: Snapshot, service: ServiceId) -> float:
     times = [
         snapshot.observed.node(task.node).other_until
         for task in snapshot.stored.tasks_of_service(service)
-        if task.outcome is None and speaks_for_another(snapshot, task)
+        # Of a removed one, whose outcome may be known, it is that its container is gone.
+        if (task.outcome is None or task.desired is Desired.REMOVED)
+        and speaks_for_another(snapshot, task)
     ]
     return min(times, default=0.0)
 

@@ -55,11 +55,11 @@ def decide(snapshot: Snapshot, fleet: Fleet, service_id: ServiceId) -> Decision:
     """The next changes to a service, and which of its slots want a task."""
     decision = Decision()
     service = snapshot.stored.service(service_id)
+    decision.wake(outcomes.wake_at(snapshot, service_id))
     if service is None:
         decision.changes += reaper.headless(snapshot, service_id)
         return decision
     decision.changes += outcomes.decide(snapshot, service_id)
-    decision.wake(outcomes.wake_at(snapshot, service_id))
     if decision.changes:
         return decision
     slots = slots_of.of_service(snapshot, service_id)

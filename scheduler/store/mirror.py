@@ -117,7 +117,8 @@ class Mirror:
         """
         while True:
             listing = await self._store.list("")
-            if listing.revision >= revision:
+            # Of an older one, what was deleted since would come back: of it nothing is known here.
+            if listing.revision >= max(revision, self.revision):
                 await self._take_listing(listing)
                 return
             log.warning("the store answers from the past; reading again", at=listing.revision)
@@ -282,12 +283,11 @@ class Mirror:
     async def _list_again(self) -> None:
         while True:
             try:
-                listing = await self._store.list("")
+                await self.read_anew(self.revision)
             except Unavailable as error:
                 log.warning("the store cannot be read; trying again", why=str(error))
                 await asyncio.sleep(_RETRY_SECONDS)
             else:
-                await self._take_listing(listing)
                 return
 
     async def _take_listing(self, listing: Listing) -> None:

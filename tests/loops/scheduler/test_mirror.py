@@ -344,6 +344,26 @@ async def test_who_reads_anew_knows_what_a_watch_has_lost_and_waits_for_a_store_
     assert not answers
 
 
+async def test_a_listing_of_the_past_does_not_bring_back_what_the_watch_told_to_be_gone():
+    store = MemoryStore(LoopClock())
+    mirror = Mirror(store)
+    revision = await store.commit([write(A)])
+    stale = await store.list("")
+    async with following(mirror):
+        await mirror.wait_for(revision)
+        gone = await store.commit([Write(keys.key_of(A), None)])
+        await mirror.wait_for(gone)
+        answers = [stale, await store.list("")]
+
+        async def answer(prefix):
+            return answers.pop(0)
+
+        store.list = answer
+        await mirror._list_again()
+    assert mirror.tables.nodes() == []
+    assert not answers
+
+
 async def test_what_a_watch_tells_late_does_not_bring_back_what_was_read_to_be_gone():
     store = MemoryStore(LoopClock())
     mirror = Mirror(store)

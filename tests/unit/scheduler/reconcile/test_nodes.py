@@ -5,11 +5,12 @@ from dataclasses import replace
 import pytest
 
 from homeport.lifecycle import Desired, TaskState
-from homeport.model import Availability, Health, NodeState
+from homeport.model import Availability, Health, NodeState, Outcome
 from homeport.spec import Mode
+from scheduler.cluster import keys
 from scheduler.cluster.observed import Liveness, Waiting
 from scheduler.placement.fleet import Fleet
-from scheduler.reconcile import planning
+from scheduler.reconcile import planning, services
 from tests.builders import World, spec, volume_mount
 
 SHAPES = {
@@ -277,6 +278,20 @@ def test_s1_what_a_second_machine_says_is_not_believed_before_the_firsts_lease_i
     cluster.pass_time(15)  # its back-off
     cluster.rest()
     assert cluster.tables.tasks_of_service(cluster.service)[-1].id != cluster.old.id
+
+
+@pytest.mark.parametrize("is_headless", [False, True])
+def test_a_removal_that_is_believed_later_is_looked_at_again_by_then(is_headless):
+    cluster = Cluster("exclusive")
+    seen = cluster.observed.node(cluster.a)
+    cluster.observed.put_liveness(cluster.a, replace(seen, other_until=cluster.now + 15))
+    ended = Outcome(state=TaskState.SHUTDOWN, ended_ms=1, attempts=1)
+    cluster.put(replace(cluster.old, desired=Desired.REMOVED, outcome=ended))
+    if is_headless:
+        cluster.drop(keys.service(cluster.service))
+    cluster.report(cluster.old.id, TaskState.REMOVED)
+    decision = services.decide(cluster.snapshot(), cluster.fleet, cluster.service)
+    assert decision.wake_at == cluster.now + 15
 
 
 @pytest.mark.parametrize(
