@@ -18,7 +18,7 @@ export PYTHON
 RUNTIME := $(VENV)/.installed-runtime
 DEV := $(VENV)/.installed-dev
 
-.PHONY: help up test check check-style check-types check-contract fmt proto bench bench-placement e2e faults simulate simulate-mutations lock clean
+.PHONY: help up test check check-style check-types check-contract fmt proto bench bench-placement bench-placement-full e2e faults simulate simulate-mutations lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,9 +61,13 @@ bench: $(DEV) ## measure; prints figures, judges nothing (ONLY=name for one; doc
 	IDLE_SECONDS=$(or $(IDLE_SECONDS),60) $(PYTEST) tests/bench -m bench -s --timeout=0 \
 	  $(if $(ONLY),-k "$(ONLY)") $(ARGS)
 
-bench-placement: $(DEV) ## placement: decisions a second, and GPU given out, beside their targets
-	$(BIN)/python -m tests.bench.placement.decisions $(ARGS)
-	$(BIN)/python -m tests.bench.placement.openb
+bench-placement: $(DEV) ## placement beside its targets, within 20 minutes: decisions, scheduler_perf, GPU traces
+	@tests/setup.sh
+	$(BIN)/python -m tests.bench.placement $(ARGS)
+
+bench-placement-full: $(DEV) ## the same with all sizes, ten seeds, all traces, and pods one by one
+	@tests/setup.sh
+	$(BIN)/python -m tests.bench.placement --full $(ARGS)
 
 e2e: $(DEV) ## the suites on three real engines (ONLY=name for tests/e2e/test_NAME.py)
 	@tests/setup.sh

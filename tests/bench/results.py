@@ -46,7 +46,7 @@ class Target:
     def _word(self, kind: str, wanted: float) -> str:
         share = self.share(wanted)
         word = "met" if share >= 1 else "MISSED" if kind == "required" else "missed"
-        return f"{kind} {_said(wanted)} {word} (× {share:.3g})"
+        return f"{kind} {_said(wanted)} {word} ({share:.3g} of it)"
 
 
 def verdict(targets: Iterable[Target]) -> str:

@@ -26,6 +26,7 @@ from scheduler.placement.requirements import Requirements
 from tests.bench import results
 from tests.bench.placement import openb_policies, openb_trace
 from tests.bench.placement.openb_trace import PUBLISHED, Machine, Pod, Trace
+from tests.bench.results import Target
 
 OURS = "Homeport"
 REQUIRED, GOAL = 95.3, 95.5
@@ -131,29 +132,27 @@ def show(figures: dict[str, dict[str, list[float]]], policies: Sequence[str]) ->
     )
 
 
-def verdict(figures: dict[str, dict[str, list[float]]]) -> str:
-    """What is required, and by how much it was met or missed; empty: it was not measured."""
-    words = []
+def targets(figures: dict[str, dict[str, list[float]]]) -> list[Target]:
+    """What is required of what was measured; the made-up trace compares with nothing."""
+    found = []
     if OURS in figures.get("default", {}):
         ours = statistics.fmean(figures["default"][OURS])
-        word = "met" if ours >= REQUIRED else f"MISSED by {REQUIRED - ours:.2f}"
-        goal = "met" if ours > GOAL else f"missed by {GOAL - ours:.2f}"
-        words.append(f"default {ours:.2f} %: at least {REQUIRED} {word}, above {GOAL} {goal}")
-    both = [found for found in figures.values() if OURS in found and "FGD" in found]
+        found.append(Target("GPU given out, default trace", ours, REQUIRED, GOAL, unit=" %"))
+    both = [
+        each for name, each in figures.items() if name in PUBLISHED and {OURS, "FGD"} <= {*each}
+    ]
     if both:
         ours, theirs = (
-            statistics.fmean(statistics.fmean(found[policy]) for found in both)
+            statistics.fmean(statistics.fmean(each[policy]) for each in both)
             for policy in (OURS, "FGD")
         )
-        word = "met" if ours > theirs else f"MISSED by {theirs - ours:.2f}"
-        words.append(
-            f"mean of {len(both)} traces {ours:.2f} %: above FGD's {theirs:.2f} here {word}"
-        )
-    return "; ".join(words)
+        what = f"GPU given out, mean of {len(both)} traces, beside FGD's {theirs:.2f} % here"
+        found.append(Target(what, ours, theirs, unit=" %"))
+    return found
 
 
-def measured(traces: str = "given", seeds: int = 3, policies: str = "") -> str:
-    """Measure, print, keep; returns the verdict.
+def measured(traces: str = "given", seeds: int = 3, policies: str = "") -> list[Target]:
+    """Measure, print, keep; returns how the targets were met.
 
     `policies`: `all`, or names with commas; without, all of them on the default trace and ours and
     FGD on the others.
@@ -169,8 +168,8 @@ def measured(traces: str = "given", seeds: int = 3, policies: str = "") -> str:
         results.keep("placement-openb", figures)
     show(figures, chosen)
     if not openb_trace.is_there():
-        return "openb: the traces are not on this machine; a made-up one compares with nothing"
-    return f"openb: {verdict(figures)}"
+        print("the openb traces are not on this machine; a made-up one compares with nothing")
+    return targets(figures)
 
 
 def main() -> None:
@@ -184,7 +183,8 @@ def main() -> None:
         help="all, or names, by commas; without: all on the default trace, else ours and FGD",
     )
     options = parser.parse_args()
-    print(measured(options.traces, options.seeds, options.policies))
+    found = measured(options.traces, options.seeds, options.policies)
+    print(results.verdict(found))
 
 
 if __name__ == "__main__":

@@ -2,21 +2,27 @@
 
 The product's Core as it is: mirror, watch, election, control loop, committer, dispatcher, with the
 timers that users have. Missing are its listeners and the agents: instead of their sessions, the
-nodes are told of as heard and reported. What is asked for is written with the committer and the
-fence that the API uses; gRPC and admission are left out.
+nodes count as heard and reported, and what is to stop there is said to be gone at once. What is
+asked for is written with the committer and the fence that the API uses; gRPC and admission are
+left out.
 """
 
 import asyncio
 import itertools
+import logging
 import os
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from homeport.lifecycle import TaskState
+import structlog
+
+from homeport import logs
+from homeport.lifecycle import Desired, TaskState
 from homeport.model import (
     Inventory,
     Leader,
@@ -28,7 +34,6 @@ from homeport.model import (
     ServiceId,
     Stack,
     Task,
-    TaskId,
     TaskStatus,
 )
 from homeport.seams import SystemClock, system_randomness
@@ -44,7 +49,7 @@ from scheduler.store.images import Images
 from scheduler.store.mirror import MirrorChange
 
 MIB = 1 << 20
-DEADLINE_SECONDS = 300.0
+DEADLINE_SECONDS = 120.0
 PER_STACK = 500
 """Services in one stack: what one record lists."""
 
@@ -78,10 +83,11 @@ class Rig:
     def __init__(self, core: Core) -> None:
         self.core = core
         self.tasks = 0
-        """Records of tasks that are in the mirror."""
+        """Records of tasks of services that are counted."""
+        self._counted: set[ServiceId] = set()
         self._news = asyncio.Event()
         self._numbers = itertools.count(1)
-        core.mirror.subscribe(self._count)
+        core.mirror.subscribe(self._committed)
 
     @property
     def authority(self) -> Authority:
@@ -90,13 +96,26 @@ class Rig:
         assert lead is not None, "this scheduler lost its leadership: it stood still for too long"
         return lead.authority
 
-    def _count(self, changes: Sequence[MirrorChange]) -> None:
+    def _committed(self, changes: Sequence[MirrorChange]) -> None:
         before = self.tasks
         for change in changes:
-            if isinstance(change.new or change.old, Task):
+            task = change.new or change.old
+            if not isinstance(task, Task):
+                continue
+            if task.service in self._counted:
                 self.tasks += (change.new is not None) - (change.old is not None)
+            if isinstance(change.new, Task) and change.new.desired is not Desired.RUNNING:
+                self._stop(change.new)
         if self.tasks != before:
             self._news.set()
+
+    def _stop(self, task: Task) -> None:
+        """Say what an agent would, had it obeyed."""
+        state = TaskState.SHUTDOWN if task.desired is Desired.SHUTDOWN else TaskState.REMOVED
+        authority = self.authority
+        if authority.observed.put_status(TaskStatus(task=task.id, state=state)):
+            authority.dirt.service(task.service)
+            authority.wake()
 
     async def write(self, changes: Iterable[Change]) -> None:
         """Make these changes, many in one transaction."""
@@ -122,33 +141,61 @@ class Rig:
             authority.dirt.node(node)
         authority.wake()
 
-    async def apply(self, specs: Iterable[ServiceSpec]) -> list[ServiceId]:
-        """Store these services in stacks of their own; returns their ids.
-
-        A stack's record comes last of its own, as it does when one is applied.
-        """
+    async def apply(
+        self, specs: Iterable[ServiceSpec], *, per_stack: int = PER_STACK, is_counted: bool = True
+    ) -> list[Service]:
+        """Store these services in stacks of their own, and count their tasks."""
         changes: list[Change] = []
-        found: list[ServiceId] = []
+        found: list[Service] = []
         pending = iter(specs)
-        while some := list(itertools.islice(pending, PER_STACK)):
+        while some := list(itertools.islice(pending, per_stack)):
             stack = f"stack-{next(self._numbers):05}"
-            changes.append(
-                Put(Stack(name=stack, services=tuple(each.name for each in some)), ABSENT, "apply")
-            )
+            names = tuple(each.name for each in some)
+            changes.append(Put(Stack(name=stack, services=names), ABSENT, "apply"))
             for spec in some:
                 service = Service(
                     id=ServiceId(f"{stack}-{spec.name}-1"),
                     stack=stack,
                     name=spec.name,
-                    mode=spec.mode,
                     replicas=spec.replicas,
                     created_ms=1_000_000,
                 )
                 edition = ServiceGeneration(service=service.id, generation=1, spec=spec)
                 changes += [Put(edition, ABSENT, "apply"), Put(service, ABSENT, "apply")]
-                found.append(service.id)
+                found.append(service)
+        if is_counted:
+            self._counted |= {service.id for service in found}
         await self.write(changes)
         return found
+
+    async def remove(self, service: Service) -> None:
+        """What `rm` writes."""
+        tables = self.core.mirror.tables
+        known = tables.service(service.id)
+        if known is not None and not known.removing:
+            version = tables.version(keys.service(service.id))
+            await self.write([Put(replace(known, removing=True), version, "rm")])
+
+    async def drop(self, value: Node) -> None:
+        """Delete a node's record."""
+        key = keys.key_of(value)
+        if version := self.core.mirror.tables.version(key):
+            await self.write([Delete(key, version, "it left")])
+
+    @asynccontextmanager
+    async def every(self, seconds: float, work: Callable[[int], Awaitable[None]]) -> AsyncIterator:
+        """Do this work beside what is in the block, at so many moments a second, from 1 on."""
+
+        async def loop() -> None:
+            began = time.perf_counter()
+            for turn in itertools.count(1):
+                await work(turn)
+                await asyncio.sleep(max(0.0, began + turn * seconds - time.perf_counter()))
+
+        async with asyncio.TaskGroup() as background:
+            beside = background.create_task(loop())
+            yield
+            beside.cancel()
 
     async def settled(self, tasks: int) -> None:
         """Return when so many records of tasks are durable and the watch has told of them."""
@@ -159,12 +206,42 @@ class Rig:
             await self.core.mirror.wait_for(self.core.mirror.newest)
         assert self.tasks == tasks, f"{self.tasks} tasks where {tasks} were asked for"
 
-    def placed(self) -> dict[NodeId, int]:
-        """How many tasks each node has that has some."""
-        found: dict[NodeId, int] = {}
-        for task in self.core.mirror.tables.tasks():
-            found[task.node] = found.get(task.node, 0) + 1
-        return found
+    def count_anew(self) -> None:
+        """What was applied up to now counts no more."""
+        self._counted.clear()
+        self.tasks = 0
+
+    async def wait_in_vain(self, specs: Iterable[ServiceSpec]) -> None:
+        """Apply what cannot be placed, and return when it is known to wait."""
+        services = await self.apply(specs, is_counted=False)
+        waiting = self.authority.observed.waiting
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            # Looked at now and then: an event of the core would be one that only we use.
+            while any(service.id not in waiting for service in services):  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+
+    def placed(self, services: Iterable[Service]) -> Counter[str]:
+        """The tasks of these services by the name of their node."""
+        tables = self.core.mirror.tables
+        names = {node.id: node.name for node in tables.nodes()}
+        return Counter(
+            names[task.node] for each in services for task in tables.tasks_of_service(each.id)
+        )
+
+
+@contextmanager
+def logged(file: Path) -> Iterator[None]:
+    """Log as a scheduler does that nobody told anything else, into a file."""
+    root = logging.getLogger()
+    before, handlers, level = structlog.get_config(), root.handlers[:], root.level
+    with file.open("w") as stream:
+        logs.configure(stream=stream)
+        try:
+            yield
+        finally:
+            structlog.configure(**before)
+            root.handlers[:] = handlers
+            root.setLevel(level)
 
 
 @asynccontextmanager
@@ -173,7 +250,7 @@ async def leading(endpoints: Sequence[str]) -> AsyncIterator[Rig]:
     clock, randomness = SystemClock(), system_randomness()
     prefix = f"/bench/{os.getpid()}-{time.monotonic_ns()}/"
     store = EtcdStore(EtcdOptions(endpoints=tuple(endpoints), prefix=prefix), randomness)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, logged(Path(folder) / "log"):
         images = Images(Path(folder))
         core = Core(
             store=store, me=Leader(id="bench", address="bench"), timers=Timers(), clock=clock,
@@ -197,7 +274,7 @@ async def leading(endpoints: Sequence[str]) -> AsyncIterator[Rig]:
         images.close()
 
 
-def node(number: int, *, name: str = "", cores: float = 4, labels: object = (), **fields) -> Node:
+def node(number: int, *, name: str = "", labels: object = (), **fields) -> Node:
     """A node such as scheduler_perf has: 4 cores, 32 GiB."""
     name = name or f"node-{number:05}"
     return Node(
@@ -209,7 +286,7 @@ def node(number: int, *, name: str = "", cores: float = 4, labels: object = (), 
             hostname=name,
             os="linux",
             architecture="x86_64",
-            capacity=Resources(cpu_millis=round(cores * 1000), memory_bytes=32 * 1024 * MIB),
+            capacity=Resources(cpu_millis=4_000, memory_bytes=32 * 1024 * MIB),
             drivers=("DOCKER",),
         ),
         **fields,
@@ -217,7 +294,7 @@ def node(number: int, *, name: str = "", cores: float = 4, labels: object = (), 
 
 
 def pod(name: str, *, cpu: int = 100, memory: int = 500, **fields) -> ServiceSpec:
-    """The service of such a pod: 100 thousandths of a core, 500 MiB, a port that is not published."""
+    """The service of a pod such as scheduler_perf has: a tenth of a core, 500 MiB."""
     return ServiceSpec(
         name=name,
         container=ContainerSpec(image="registry.k8s.io/pause:3.10", expose=("80",)),

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from tests.bench import results
 from tests.bench.placement import openb, openb_policies, openb_trace
 from tests.bench.placement.openb_trace import Machine, Pod, Trace
 
@@ -104,8 +105,20 @@ def test_the_engine_gives_out_more_than_chance_on_the_made_up_trace():
     assert sum(chance) < sum(ours) <= 400
 
 
-def test_the_verdict_says_by_how_much_a_target_was_missed():
-    said = openb.verdict({"default": {"Homeport": [95.0, 95.2], "FGD": [95.3, 95.3]}})
-    assert "at least 95.3 MISSED by 0.20" in said
-    assert "above FGD's 95.30 here MISSED by 0.20" in said
-    assert "at least 95.3 met, above 95.5 met" in openb.verdict({"default": {"Homeport": [95.6]}})
+def test_the_targets_are_of_the_default_trace_and_of_the_mean_beside_fgd():
+    found = openb.targets({"default": {"Homeport": [95.0, 95.2], "FGD": [95.3, 95.3]}})
+    assert [(each.found, each.required, each.is_met) for each in found] == [
+        (pytest.approx(95.1), 95.3, False),
+        (pytest.approx(95.1), pytest.approx(95.3), False),
+    ]
+    (alone,) = openb.targets({"default": {"Homeport": [95.6]}})
+    assert alone.is_met
+    assert openb.targets({"made-up": {"Homeport": [95.6], "FGD": [90.0]}}) == []
+
+
+def test_where_the_traces_are_not_a_made_up_one_stands_in(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(openb_trace, "FOLDER", tmp_path / "nonexistent")
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    assert openb.measured(seeds=1, policies="Homeport,FGD") == []
+    assert "not on this machine" in capsys.readouterr().out
+    assert (tmp_path / "placement-openb.json").exists()

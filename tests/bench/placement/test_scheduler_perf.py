@@ -1,0 +1,71 @@
+"""The rows made small: each is placed as it says, by a whole scheduler on a real etcd."""
+
+import asyncio
+
+import pytest
+
+from tests.bench import results
+from tests.bench.placement import scheduler_perf
+from tests.bench.placement.rig import Took
+from tests.bench.placement.scheduler_perf import Found
+from tests.bench.placement.scheduler_perf_rows import ROWS
+from tests.testbed.etcd import Etcd
+
+SMALL = 0.003
+
+
+@pytest.fixture(scope="module")
+def server():
+    with Etcd() as etcd:
+        yield etcd
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name.replace("/", "-"))
+def test_a_small_edition_of_the_row_is_placed_as_it_says(server, row):
+    found = asyncio.run(scheduler_perf.run(server, row.shrunk(SMALL)))
+    assert found.row.pods == max(1, round(row.pods * SMALL))
+    assert found.rate > 0
+
+
+def test_pods_of_their_own_are_decided_about_alone(server):
+    row = next(row for row in ROWS if row.name == scheduler_perf.SINGLY)
+    found = asyncio.run(scheduler_perf.run(server, row.shrunk(SMALL), is_singly=True))
+    assert found.row.pods == 150
+
+
+def test_every_row_is_there_once_with_its_threshold():
+    assert len({row.name for row in ROWS}) == len(ROWS) == 26
+    assert sum(row.threshold for row in ROWS) == 9754
+    assert [row.name for row in scheduler_perf.chosen("topology,daemonset")] == [
+        "SchedulingDaemonset 15000/0/30000",
+        "TopologySpreading 5000/5000/5000",
+        "PreferredTopologySpreading 5000/5000/5000",
+        "DefaultTopologySpreading 5000/5000/50000",
+    ]
+
+
+def test_targets_are_of_whole_rows_and_of_the_slowest():
+    row = next(row for row in ROWS if row.name == scheduler_perf.SINGLY)
+    slow = Found(row, False, Took(10, 10))  # 5,000/s: 6.2 times
+    singly = Found(row, True, Took(4, 4))
+    fast = Found(ROWS[0], False, Took(0.5, 0.5))
+    durable, alone, rows = scheduler_perf.targets([slow, singly, fast])
+    assert (durable.found, durable.is_met) == (5_000, False)
+    assert (alone.found, alone.is_met) == (4, True)
+    assert rows.found == pytest.approx(5_000 / 810)
+    assert "1 of 2 rows" in rows.what
+    small = Found(row.shrunk(0.1), False, Took(1, 1))
+    assert [each.what for each in scheduler_perf.targets([small])] == [
+        f"scheduler_perf, 0 of 1 rows at 20 times, the least ({row.name})"
+    ]
+
+
+def test_the_last_line_says_by_how_much_a_target_was_missed():
+    met = results.Target("a", 30_000, 25_000, 60_000, unit="/s")
+    late = results.Target("b", 6, 5, 2, unit=" s", is_most=True)
+    assert results.verdict([met]) == (
+        "targets: all required targets met: a 30,000/s: required 25,000 met (1.2 of it),"
+        " goal 60,000 missed (0.5 of it)"
+    )
+    assert results.verdict([met, late]).startswith("targets: 1 required targets MISSED: a ")
+    assert "b 6 s: required 5 MISSED (0.833 of it), goal 2 missed (0.333 of it)" in str(late)
