@@ -62,11 +62,11 @@ bench: $(DEV) ## measure; prints figures, judges nothing (ONLY=name for one; doc
 	  $(if $(ONLY),-k "$(ONLY)") $(ARGS)
 
 bench-placement: $(DEV) ## placement beside its targets, within 20 minutes: decisions, scheduler_perf, GPU traces
-	@tests/setup.sh
+	@tests/setup.sh etcd etcdctl
 	$(BIN)/python -m tests.bench.placement $(ARGS)
 
 bench-placement-full: $(DEV) ## the same with all sizes, ten seeds, all traces, and pods one by one
-	@tests/setup.sh
+	@tests/setup.sh etcd etcdctl
 	$(BIN)/python -m tests.bench.placement --full $(ARGS)
 
 e2e: $(DEV) ## the suites on three real engines (ONLY=name for tests/e2e/test_NAME.py)
