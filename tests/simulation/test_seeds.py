@@ -7,7 +7,6 @@ checked until a seed passes. A seed that fails is a bug of ours, perhaps of the 
 import asyncio
 import json
 import os
-import random
 import subprocess
 import sys
 from concurrent.futures import ProcessPoolExecutor
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.seeds import first_seed
 from tests.simulation.loop import Livelock, run
 from tests.simulation.ranges import State, Totals, line_of
 from tests.simulation.scenario import Verdict, play
@@ -23,21 +23,6 @@ from tests.simulation.scenario import Verdict, play
 SEEDS = 100
 BATCH = 10
 ROOT = Path(__file__).parents[2]
-
-
-def first_seed() -> int:
-    """Other seeds for every commit, and the same ones for whoever checks that commit out.
-
-    `FIRST_SEED=…` names them; outside a checkout they are drawn.
-    """
-    if named := os.environ.get("FIRST_SEED"):
-        return int(named)
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    if commit.returncode:
-        return random.SystemRandom().randrange(10**6, 10**9)
-    return 10**6 + int(commit.stdout[:7], 16)
 
 
 FIRST = first_seed()

@@ -1,13 +1,10 @@
 """The engine answers as the reference does: placement by placement, refusals included.
 
 Two fleets of one random cluster live through the same random events; one is asked through the
-readable greedy, the other through the engine. `PLACEMENT_CASES=100000` makes it long.
+readable greedy, the other through the engine. What fails is shrunk; `test_cases.py` plays many
+more cases in the same time.
 """
 
-import os
-from dataclasses import dataclass, field, replace
-
-import numpy as np
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from homeport.model import Availability, Inventory, Node, NodeId, Overcommit, Taint
@@ -23,14 +20,12 @@ from homeport.spec import (
     Toleration,
     pairs,
 )
-from scheduler.placement import engine, filters, reference, scores
+from scheduler.placement import engine, reference
 from scheduler.placement.asks import Ask, Placed
-from scheduler.placement.columns import Columns
-from scheduler.placement.fleet import Fleet
-from scheduler.placement.lanes import NEVER, Lanes
 from scheduler.placement.requirements import HostPort, Requirements
+from tests.placement.twins import Twins
 
-CASES = int(os.environ.get("PLACEMENT_CASES", "120"))
+CASES = 120
 ZONES = ("east", "west", "")
 KEYS = ("node.labels.zone", "node.labels.rack", "node.hostname", "node.labels.none")
 VOLUMES = (("shop", "data"), ("shop", "logs"))
@@ -172,32 +167,6 @@ classes = st.builds(
 )
 
 
-@dataclass
-class Twins:
-    """Two fleets of one cluster."""
-
-    plain: Fleet = field(default_factory=Fleet)
-    fast: Fleet = field(default_factory=Fleet)
-
-    def both(self, method, *arguments, **keywords):
-        for fleet in (self.plain, self.fast):
-            getattr(fleet, method)(*arguments, **keywords)
-
-    def place(self, batch):
-        expected = reference.place(self.plain, batch)
-        assert engine.place(self.fast, batch) == expected
-        return expected
-
-    def check(self):
-        assert self.fast == self.plain
-        columns = self.fast.arrays()
-        anew = Columns()
-        rows = [candidate.row for candidate in columns.rows]
-        anew.sync(self.fast.copy().candidates.values())
-        np.testing.assert_array_equal(anew.table, columns.table)
-        assert rows == list(range(len(rows)))
-
-
 def name_of(service):
     return service.replace("-", "/", 1).removesuffix("-1")
 
@@ -228,25 +197,6 @@ def batches(draw, kinds):
             for slot in range(first, first + length)
         ]
     return asks
-
-
-def score_of_every_row(twins, kinds):
-    """What a lane says of a row with room is the sum of the reference's parts."""
-    for service, needs in kinds:
-        ask = Ask(service=service, slot=1, n=9, generation=1, needs=needs)
-        lane = Lanes.of(twins.fast).lane(twins.fast, ask)
-        for row, candidate in enumerate(twins.fast.columns.rows):
-            if filters.first_refusal(twins.fast, replace(ask, fixes_volumes=False), candidate):
-                continue
-            assert lane.score[row] != NEVER
-            parts = scores.parts(twins.fast, ask, candidate)
-            local = sum(
-                points
-                for name, points in parts
-                if not name.startswith("spread:") and name != "groups"
-            )
-            assert lane.score[row] == local
-        twins.fast.absent(service)
 
 
 @settings(
@@ -297,7 +247,7 @@ def test_the_engine_answers_as_the_reference_does(data):
             expected = reference.is_placeable(twins.plain, ask)
             assert engine.is_placeable(twins.fast, ask) == expected
         twins.check()
-    score_of_every_row(twins, kinds)
+    twins.check_points(kinds)
 
 
 RUNS = st.builds(
