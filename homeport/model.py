@@ -88,6 +88,13 @@ class RolloutState(enum.Enum):
     COMPLETED = 3
 
 
+class Rebalancing(enum.Enum):
+    """Who begins moves to better nodes."""
+
+    MANUAL = 1  # an operator, each time
+    AUTOMATIC = 2  # the scheduler too, when a node came or came back
+
+
 class VolumeState(enum.Enum):
     """ACTIVE volumes pin tasks; the data of a RETAINED one is kept but no stack names it."""
 
@@ -107,6 +114,8 @@ class Cluster:
     created_ms: int = 0  # wall clock
     nodes_made: int = 0  # the last node number given out
     strategy: Strategy = Strategy.SPREAD  # of services that name none
+    rebalancing: Rebalancing = Rebalancing.MANUAL
+    moves_per_hour: int = 4  # the most that the scheduler begins by itself in an hour
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,6 +208,16 @@ class Grant:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Move:
+    """A task's way to a better node: its slot's next task is placed there and takes its place."""
+
+    node: NodeId  # where to
+    n: int  # of the next task
+    cause: Cause = Cause.OPERATOR  # who wants it
+    reason: str = ""  # why it is better there: a sentence
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
     """One placement of a slot on a node. It stays there for life; its agent restarts it."""
 
@@ -216,6 +235,8 @@ class Task:
     outcome: Outcome | None = None
     failures: int = 0  # how many tasks of this slot before it ended badly, one after the other
     grants: tuple[Grant, ...] = ()
+    move: Move | None = None  # where it is to be moved; None: it stays
+    moved_ms: int = 0  # wall clock at which the scheduler moved it here by itself; 0: it did not
 
     @property
     def id(self) -> TaskId:

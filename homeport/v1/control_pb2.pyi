@@ -387,22 +387,32 @@ class UpdateClusterRequest(_message.Message):
     STRATEGY_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    REBALANCING_FIELD_NUMBER: _builtins.int
+    MOVES_PER_HOUR_FIELD_NUMBER: _builtins.int
     strategy: _types_pb2.Strategy.ValueType
     """UNSPECIFIED: as it is."""
     request_id: _builtins.str
     validate_only: _builtins.bool
+    rebalancing: _types_pb2.Rebalancing.ValueType
+    """UNSPECIFIED: as it is."""
+    moves_per_hour: _builtins.int
+    """Absent: as it is."""
     def __init__(
         self,
         *,
         strategy: _types_pb2.Strategy.ValueType = ...,
         request_id: _builtins.str = ...,
         validate_only: _builtins.bool = ...,
+        rebalancing: _types_pb2.Rebalancing.ValueType = ...,
+        moves_per_hour: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_moves_per_hour", b"_moves_per_hour", "moves_per_hour", b"moves_per_hour"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "strategy", b"strategy", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_moves_per_hour", b"_moves_per_hour", "moves_per_hour", b"moves_per_hour", "rebalancing", b"rebalancing", "request_id", b"request_id", "strategy", b"strategy", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__moves_per_hour: _TypeAlias = _typing.Literal["moves_per_hour"]  # noqa: Y015
+    _WhichOneofArgType__moves_per_hour: _TypeAlias = _typing.Literal["_moves_per_hour", b"_moves_per_hour"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__moves_per_hour) -> _WhichOneofReturnType__moves_per_hour | None: ...
 
 Global___UpdateClusterRequest: _TypeAlias = UpdateClusterRequest  # noqa: Y015
 

@@ -297,6 +297,28 @@ STRATEGY_SPREAD: Strategy.ValueType  # 1
 STRATEGY_BINPACK: Strategy.ValueType  # 2
 Global___Strategy: _TypeAlias = Strategy  # noqa: Y015
 
+class _Rebalancing:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RebalancingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Rebalancing.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    REBALANCING_UNSPECIFIED: _Rebalancing.ValueType  # 0
+    REBALANCING_MANUAL: _Rebalancing.ValueType  # 1
+    """An operator, each time."""
+    REBALANCING_AUTOMATIC: _Rebalancing.ValueType  # 2
+    """The scheduler too, when a node came or came back."""
+
+class Rebalancing(_Rebalancing, metaclass=_RebalancingEnumTypeWrapper):
+    """Who begins moves to better nodes."""
+
+REBALANCING_UNSPECIFIED: Rebalancing.ValueType  # 0
+REBALANCING_MANUAL: Rebalancing.ValueType  # 1
+"""An operator, each time."""
+REBALANCING_AUTOMATIC: Rebalancing.ValueType  # 2
+"""The scheduler too, when a node came or came back."""
+Global___Rebalancing: _TypeAlias = Rebalancing  # noqa: Y015
+
 class _MountKind:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -2465,6 +2487,8 @@ class Cluster(_message.Message):
     CREATED_MS_FIELD_NUMBER: _builtins.int
     NODES_MADE_FIELD_NUMBER: _builtins.int
     STRATEGY_FIELD_NUMBER: _builtins.int
+    REBALANCING_FIELD_NUMBER: _builtins.int
+    MOVES_PER_HOUR_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     incarnation: _builtins.int
     """raised when the store is restored or migrated"""
@@ -2474,6 +2498,10 @@ class Cluster(_message.Message):
     """the last node number given out"""
     strategy: Global___Strategy.ValueType
     """of services that name none; unspecified: SPREAD"""
+    rebalancing: Global___Rebalancing.ValueType
+    """unspecified: MANUAL"""
+    moves_per_hour: _builtins.int
+    """the most that the scheduler begins by itself in an hour"""
     def __init__(
         self,
         *,
@@ -2482,14 +2510,21 @@ class Cluster(_message.Message):
         created_ms: _builtins.int = ...,
         nodes_made: _builtins.int = ...,
         strategy: Global___Strategy.ValueType = ...,
+        rebalancing: Global___Rebalancing.ValueType = ...,
+        moves_per_hour: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_incarnation", b"_incarnation", "incarnation", b"incarnation"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_incarnation", b"_incarnation", "_moves_per_hour", b"_moves_per_hour", "incarnation", b"incarnation", "moves_per_hour", b"moves_per_hour"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_incarnation", b"_incarnation", "created_ms", b"created_ms", "id", b"id", "incarnation", b"incarnation", "nodes_made", b"nodes_made", "strategy", b"strategy"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_incarnation", b"_incarnation", "_moves_per_hour", b"_moves_per_hour", "created_ms", b"created_ms", "id", b"id", "incarnation", b"incarnation", "moves_per_hour", b"moves_per_hour", "nodes_made", b"nodes_made", "rebalancing", b"rebalancing", "strategy", b"strategy"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__incarnation: _TypeAlias = _typing.Literal["incarnation"]  # noqa: Y015
     _WhichOneofArgType__incarnation: _TypeAlias = _typing.Literal["_incarnation", b"_incarnation"]  # noqa: Y015
+    _WhichOneofReturnType__moves_per_hour: _TypeAlias = _typing.Literal["moves_per_hour"]  # noqa: Y015
+    _WhichOneofArgType__moves_per_hour: _TypeAlias = _typing.Literal["_moves_per_hour", b"_moves_per_hour"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__incarnation) -> _WhichOneofReturnType__incarnation | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__moves_per_hour) -> _WhichOneofReturnType__moves_per_hour | None: ...
 
 Global___Cluster: _TypeAlias = Cluster  # noqa: Y015
 
@@ -2768,6 +2803,8 @@ class Task(_message.Message):
     OUTCOME_FIELD_NUMBER: _builtins.int
     FAILURES_FIELD_NUMBER: _builtins.int
     GRANTS_FIELD_NUMBER: _builtins.int
+    MOVE_FIELD_NUMBER: _builtins.int
+    MOVED_MS_FIELD_NUMBER: _builtins.int
     service: _builtins.str
     slot: _builtins.int
     """1…replicas; of a global service: the node's number"""
@@ -2786,10 +2823,16 @@ class Task(_message.Message):
     created_ms: _builtins.int
     failures: _builtins.int
     """how many tasks of this slot before it ended badly, one after the other"""
+    moved_ms: _builtins.int
+    """wall clock at which the scheduler moved it here by itself; 0: it did not"""
     @_builtins.property
     def outcome(self) -> Global___Outcome: ...
     @_builtins.property
     def grants(self) -> _containers.RepeatedCompositeFieldContainer[Global___Grant]: ...
+    @_builtins.property
+    def move(self) -> Global___Move:
+        """where it is to be moved; absent: it stays"""
+
     def __init__(
         self,
         *,
@@ -2807,14 +2850,50 @@ class Task(_message.Message):
         outcome: Global___Outcome | None = ...,
         failures: _builtins.int = ...,
         grants: _abc.Iterable[Global___Grant] | None = ...,
+        move: Global___Move | None = ...,
+        moved_ms: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["move", b"move", "outcome", b"outcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "created_ms", b"created_ms", "desired", b"desired", "exclusive", b"exclusive", "failures", b"failures", "generation", b"generation", "grants", b"grants", "n", b"n", "node", b"node", "outcome", b"outcome", "pinned", b"pinned", "reason", b"reason", "service", b"service", "slot", b"slot"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "created_ms", b"created_ms", "desired", b"desired", "exclusive", b"exclusive", "failures", b"failures", "generation", b"generation", "grants", b"grants", "move", b"move", "moved_ms", b"moved_ms", "n", b"n", "node", b"node", "outcome", b"outcome", "pinned", b"pinned", "reason", b"reason", "service", b"service", "slot", b"slot"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Task: _TypeAlias = Task  # noqa: Y015
+
+@_typing.final
+class Move(_message.Message):
+    """A task's way to a better node: its slot's next task is placed there and takes its place."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_FIELD_NUMBER: _builtins.int
+    N_FIELD_NUMBER: _builtins.int
+    CAUSE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    node: _builtins.str
+    """where to"""
+    n: _builtins.int
+    """of the next task"""
+    cause: Global___Cause.ValueType
+    """who wants it"""
+    reason: _builtins.str
+    """why it is better there: a sentence"""
+    def __init__(
+        self,
+        *,
+        node: _builtins.str = ...,
+        n: _builtins.int = ...,
+        cause: Global___Cause.ValueType = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "n", b"n", "node", b"node", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Move: _TypeAlias = Move  # noqa: Y015
 
 @_typing.final
 class Grant(_message.Message):

@@ -2,34 +2,24 @@
 
 Stop-first: an old task is stopped, its slot filled by `scheduling`, and the next old task
 is not touched before the new one is healthy or has run for `monitor_ms`. A spec that asks
-for start-first is rolled out stop-first too, for now. A newcomer's mistake: reading the
-monitor time off the agent's clock. What counts is what this leader has seen, so a new
-leader watches once more.
+for start-first is rolled out stop-first too, for now. When a new task has run for long
+enough, `proofs` says.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from homeport.lifecycle import Desired, TaskState
-from homeport.model import Cause, Health, NodeState, Rollout, RolloutState, Service, Task, TaskId
+from homeport.model import Cause, NodeState, Rollout, RolloutState, Service, Task
 from homeport.spec import FailureAction, ServiceSpec, UpdateConfig
 from scheduler.cluster import keys
 from scheduler.cluster.changes import Change, Put
 from scheduler.cluster.snapshot import Snapshot
-from scheduler.reconcile import nodes
+from scheduler.reconcile import nodes, proofs
+from scheduler.reconcile.proofs import Progress
 from scheduler.reconcile.slots import Slot
-
-
-@dataclass(slots=True)
-class Progress:
-    """What a look at a rollout leads to."""
-
-    changes: list[Change] = field(default_factory=list)
-    running: dict[TaskId, int] = field(default_factory=dict)  # seen running first: attempt
-    proven: list[TaskId] = field(default_factory=list)  # ran or was healthy for long enough
-    wake_at: float = 0.0  # boot time of the next look; 0: when something changes
 
 
 def decide(
@@ -103,14 +93,7 @@ class _Look:
             if outcome.state is TaskState.REJECTED and waiting is not None and waiting.refusals:
                 return f"its node cannot run it and no other will do: {outcome.message}"
             return ""
-        status = self.snapshot.observed.status(task.id)
-        if status is None or task.id in self.snapshot.observed.proven:
-            return ""
-        if status.health is Health.UNHEALTHY:
-            return "the new task is unhealthy"
-        if status.state is TaskState.BACKOFF or status.attempt > 1:
-            return f"the new task ended soon after its start: {status.message or 'no message'}"
-        return ""
+        return proofs.trouble(self.snapshot, task)
 
     def busy(self, slots: Mapping[int, Slot], failed: Mapping[int, str]) -> set[int]:
         """Slots that are on their way from the old generation to the new one."""
@@ -124,7 +107,9 @@ class _Look:
             if newest.generation < self.service.template_generation:
                 return False
             # A node that is down says nothing for long: it holds up nobody.
-            return not nodes.is_down(self.snapshot, newest) and not self._is_proven(newest)
+            return not nodes.is_down(self.snapshot, newest) and not proofs.is_proven(
+                self.snapshot, newest, self.update.monitor_ms, self.progress
+            )
         if slot.stopping:
             return not all(nodes.is_down(self.snapshot, task) for task in slot.stopping)
         last = slot.last
@@ -135,29 +120,6 @@ class _Look:
         # One node would not have the new task: another is being tried, and until that one
         # has answered no further slot is given up for it.
         return last.outcome.state is TaskState.REJECTED
-
-    def _is_proven(self, task: Task) -> bool:
-        observed = self.snapshot.observed
-        if task.id in observed.proven:
-            return True
-        status = observed.status(task.id)
-        if status is None or status.state is not TaskState.RUNNING:
-            return False
-        if status.health is Health.HEALTHY:
-            self.progress.proven.append(task.id)
-            return True
-        if status.health is not Health.NONE:
-            return False
-        seen = observed.running.get(task.id)
-        if seen is None or seen[0] != status.attempt:
-            self.progress.running[task.id] = status.attempt
-            seen = (status.attempt, self.snapshot.now)
-        done_at = seen[1] + self.update.monitor_ms / 1000
-        if done_at <= self.snapshot.now:
-            self.progress.proven.append(task.id)
-            return True
-        self._wake_at(done_at)
-        return False
 
     def next_stops(self, old: list[Task], slots: Mapping[int, Slot], busy: set[int]) -> list[Task]:
         """The old tasks to stop now: first those that do not run well, then by slot."""
@@ -174,7 +136,7 @@ class _Look:
         )
         next_at = last_proven + self.update.delay_ms / 1000
         if last_proven and self.update.delay_ms and next_at > self.snapshot.now:
-            self._wake_at(next_at)
+            self.progress.wake(next_at)
             return []
         reachable = [task for task in old if self._is_reachable(task)]
         reachable.sort(key=lambda task: (runs_well(self.snapshot, task), task.slot, task.n))
@@ -207,10 +169,6 @@ class _Look:
             RolloutState.COMPLETED: f"generation {value.generation} is rolled out",
         }
         return Put(value, version, words[state])
-
-    def _wake_at(self, when: float) -> None:
-        if not self.progress.wake_at or when < self.progress.wake_at:
-            self.progress.wake_at = when
 
 
 def runs_well(snapshot: Snapshot, task: Task) -> bool:
