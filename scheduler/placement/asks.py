@@ -6,8 +6,11 @@ placement is assumed under its final id and the record's echo changes nothing.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import partial
+from itertools import repeat
+from typing import NamedTuple, cast
 
 from homeport.model import Grant, NodeId, ServiceId, TaskId, task_id
 from scheduler.cluster.observed import Refusal
@@ -70,6 +73,19 @@ class Placed(NamedTuple):
     ask: Ask
     node: NodeId
     grants: tuple[Grant, ...] = ()  # the devices that it gets there
+
+
+def placed_all(asks: list[Ask], nodes: list[NodeId]) -> list[Placed]:
+    """Each of these asks on its node, without devices.
+
+    A named tuple's own constructor is a Python function; for a thousand of them it is what counts.
+    """
+    return list(map(_placed, zip(asks, nodes, repeat(()))))
+
+
+_placed = cast(
+    Callable[[tuple[Ask, NodeId, tuple[Grant, ...]]], Placed], partial(tuple.__new__, Placed)
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

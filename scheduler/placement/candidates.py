@@ -22,6 +22,11 @@ class Held(NamedTuple):
     fixes_volumes: bool  # a global service's volumes are everywhere and pin nothing
     name: str = ""  # STACK/SERVICE, by which it is somebody's neighbour
 
+    def on_each(self, nodes: Iterable[NodeId]) -> list[Held]:
+        """The same on other nodes."""
+        service, _, needs, fixes_volumes, name = self
+        return [Held(service, node, needs, fixes_volumes, name) for node in nodes]
+
 
 @dataclass(slots=True)
 class Candidate:
@@ -161,6 +166,19 @@ class Candidate:
             granted=dict(self.granted),
             tasks=self.tasks,
         )
+
+
+def take_each(nodes: list[Candidate], needs: Requirements, times: list[int]) -> None:
+    """`Candidate.take` for many nodes, with how many tasks each takes."""
+    cpu, memory = needs.cpu_millis, needs.memory_bytes
+    if needs.pids or needs.disk_bytes or needs.generic or needs.ports:
+        for node, more in zip(nodes, times, strict=True):
+            node.take(needs, more)
+        return
+    for node, more in zip(nodes, times, strict=True):
+        node.cpu_reserved += more * cpu
+        node.memory_reserved += more * memory
+        node.tasks += more
 
 
 def _add(counts: dict[K, int], key: K, more: int) -> None:

@@ -68,6 +68,7 @@ class Columns:
         self._marked: list[int] = []  # rows that changed since the last `sync`
         self._reshaped = True
         self._codes: dict[str, Codes] = {}
+        self._generic: dict[str, Floats] = {}  # kind -> what is free; of kinds that were asked for
 
     # ------------------------------------------------------------ events
 
@@ -80,21 +81,32 @@ class Columns:
         if candidate.row >= 0:
             self._marked.append(candidate.row)
 
-    def taken(self, rows: Rows, needs: Sequence[tuple[int, float]]) -> None:
-        """Each of these rows took one task for each time it occurs, and nothing else changed.
+    def taken(
+        self,
+        rows: Rows,
+        needs: Sequence[tuple[int, float]],
+        generic: Sequence[tuple[str, int]],
+    ) -> tuple[Rows, Rows]:
+        """Each of these rows takes one task for each time it occurs, and nothing else changes.
 
-        `needs` are (column, how much of it a task takes). The candidates know already.
+        `needs` are (column, how much of it a task takes), `generic` (kind, how many). The caller
+        tells the candidates.
+        Returns the different rows, in order, and how many tasks each takes.
         """
-        counts = np.bincount(rows, minlength=len(self.rows)).astype(np.float64)
+        counts = np.bincount(rows, minlength=len(self.rows))
         changed = np.flatnonzero(counts)
         counts = counts[changed]
         for column, needed in needs:
             self.table[column, changed] -= counts * needed
+        for kind, needed in generic:
+            if (free := self._generic.get(kind)) is not None:
+                free[changed] -= counts * needed
         tasks = self.table[TASKS, changed] + counts
         self.table[TASKS, changed] = tasks
         few = (points.COUNT_MAX - np.minimum(tasks, points.COUNT_MAX)) * points.TASK_COST
         self.table[BASE, changed] = few
         self._note(changed)
+        return changed, counts
 
     def sync(self, candidates: Iterable[Candidate]) -> bool:
         """Bring the arrays up to date; `candidates` are all nodes.
@@ -121,6 +133,14 @@ class Columns:
             found = self._codes[name] = Codes(self.rows, aspect)
         return found
 
+    def generic(self, kind: str) -> Floats:
+        """How much of a generic resource is free in each row."""
+        found = self._generic.get(kind)
+        if found is None:
+            found = np.array([_generic(each, kind) for each in self.rows], dtype=np.float64)
+            self._generic[kind] = found
+        return found
+
     # ------------------------------------------------------------ the arrays
 
     def _build(self, candidates: Iterable[Candidate]) -> None:
@@ -132,6 +152,7 @@ class Columns:
             candidate.row = row
             self.table[:, row] = _numbers(candidate)
         self._codes = {}
+        self._generic = {}
         self.derived = {}
         self._marked = []
         self._reshaped = False
@@ -148,6 +169,8 @@ class Columns:
         for row in marked:
             for column, number in enumerate(_numbers(rows[row])):
                 table[column, row] = number
+            for kind, free in self._generic.items():
+                free[row] = _generic(rows[row], kind)
         self._note(marked)
 
     def _note(self, changed: Rows | list[int]) -> None:
@@ -157,6 +180,10 @@ class Columns:
             self._origin, begin = self.end, 0
         self.end += len(changed)
         self._log[begin : begin + len(changed)] = changed
+
+
+def _generic(candidate: Candidate, kind: str) -> int:
+    return candidate.generic_capacity.get(kind, 0) - candidate.generic_reserved.get(kind, 0)
 
 
 def _numbers(candidate: Candidate) -> tuple[float, ...]:

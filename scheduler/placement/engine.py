@@ -80,38 +80,49 @@ def _kinds(batch: Sequence[Ask]) -> Iterable[list[Ask]]:
     if len(batch) < 2:
         return [list(batch)] if batch else []
     groups: dict[tuple[int, str, str], list[Ask]] = {}
-    last, group, mixed = batch[0], [], False
+    mixed = set()  # groups with more than one kind
+    unsorted = set()
+    last = batch[0]
+    key, group = _group(last, groups)
     for ask in batch:
+        # The caller's asks of one kind mostly follow each other, and share what is equal.
         if (
             ask.needs is not last.needs
             or ask.service != last.service
-            or (ask.priority != last.priority or not groups)
+            or ask.priority != last.priority
         ):
-            group = groups.setdefault((ask.priority, ask.needs.text, ask.service), [])
+            key, group = _group(ask, groups)
+            if group:
+                mixed.add(key)
+                unsorted.add(key)
+        elif ask.slot <= last.slot and group:
+            unsorted.add(key)
+        if (
+            ask.only is not last.only
+            or ask.excluded is not last.excluded
+            or ask.fixes_volumes is not last.fixes_volumes
+            or ask.needs_lease is not last.needs_lease
+        ):
+            mixed.add(key)
         group.append(ask)
-        if not _is_alike(ask, last):
-            mixed = True
         last = ask
-    ordered = sorted(groups.values(), key=lambda group: group[0].order[:3])
-    for group in ordered:
-        group.sort(key=_SLOT)
-    if not mixed:
-        return ordered
-    return [list(same) for group in ordered for _, same in groupby(group, key=_KIND)]
+    kinds: list[list[Ask]] = []
+    for key, group in sorted(groups.items(), key=lambda each: each[1][0].order[:3]):
+        if key in unsorted:
+            group.sort(key=_SLOT)
+        kinds += (list(same) for _, same in groupby(group, key=_KIND)) if key in mixed else [group]
+    return kinds
 
 
 _SLOT = attrgetter("slot", "n")
 _KIND = attrgetter("kind")
 
 
-def _is_alike(one: Ask, other: Ask) -> bool:
-    """Whether two asks of one class and service are of one kind."""
-    return (
-        one.only is other.only
-        and one.excluded == other.excluded
-        and one.fixes_volumes is other.fixes_volumes
-        and one.needs_lease is other.needs_lease
-    )
+def _group(
+    ask: Ask, groups: dict[tuple[int, str, str], list[Ask]]
+) -> tuple[tuple[int, str, str], list[Ask]]:
+    key = (ask.priority, ask.needs.text, ask.service)
+    return key, groups.setdefault(key, [])
 
 
 def _place_kind(fleet: Fleet, asks: list[Ask], answers: list[Placed | Unplaced]) -> int:

@@ -167,10 +167,7 @@ class Fleet:
         if entry is None:
             return
         self._take(entry, -1, self.grants.pop(task, ()))
-        presence = self._presence[entry.service]
-        presence.unshare(entry)
-        if not presence.nodes:
-            del self._presence[entry.service]
+        self.absent(entry.service)
         if entry.fixes_volumes:
             for volume in entry.needs.volumes:
                 self.volume_removed(volume, entry.node)
@@ -202,7 +199,7 @@ class Fleet:
             self.columns.touch(candidate)
             if self.tallies:
                 self.tallies.taken(entry, [(candidate, times)])
-        self._presence[entry.service].count(entry.node, candidate.row, times)
+        self._presence[entry.service].count(entry, candidate.row, times)
 
     # ------------------------------------------------------------ questions
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from scheduler.placement import filters, groups, tallies
+from scheduler.placement import groups, static, tallies
 from scheduler.placement.asks import Ask
 from scheduler.placement.cells import fact
 from scheduler.placement.columns import Floats
@@ -32,7 +32,7 @@ def adjusted(fleet: Fleet, ask: Ask, score: Floats) -> Floats:
     result = score.copy()
     for rule in ask.needs.spread_rules:
         counts = fleet.tally(tallies.of_service(ask.service), rule.key)
-        least = groups.lowest(fleet, ask, rule, lambda key: filters.domains(fleet, ask, key))
+        least = groups.lowest(fleet, ask, rule, lambda key: static.domains(fleet, ask, key))
         if rule.weight:
             result += _of_rows(
                 fleet,

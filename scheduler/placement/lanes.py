@@ -9,6 +9,7 @@ until its row changes.
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from scheduler.placement import filters, points, scores, static
 from scheduler.placement.asks import Ask
@@ -31,6 +32,8 @@ from scheduler.placement.fleet import Fleet
 from scheduler.placement.fragmentation import IMPOSSIBLE, Mix
 from scheduler.placement.presence import Presence
 from scheduler.placement.stranding import Board
+
+Counts = npt.NDArray[np.int64]
 
 NEVER = -np.inf
 FEW_ROWS = 3
@@ -85,7 +88,17 @@ class Profile:
 class Lane:
     """The points of each row, for one class and perhaps one service."""
 
-    __slots__ = ("_own", "_seen", "_typical", "cells", "is_smooth", "presence", "profile", "score")
+    __slots__ = (
+        "_own",
+        "_seen",
+        "_typical",
+        "cells",
+        "here",
+        "is_smooth",
+        "presence",
+        "profile",
+        "score",
+    )
 
     def __init__(self, fleet: Fleet, profile: Profile, presence: Presence | None) -> None:
         """Nothing computed yet; with a presence, it listens to that."""
@@ -97,13 +110,17 @@ class Lane:
         self._typical: Mix = ()  # for which fragmentation is counted
         # Whether a task more changes the points of its row by room and tasks alone.
         self.is_smooth = True
+        # How many tasks of the service each row has; empty without a presence.
+        self.here: Floats = np.zeros(0 if presence is None else len(columns.rows))
         # The points of a row that do not depend on what is free there; -inf where it cannot be.
         self._own = profile.fresh if presence is None else profile.fresh.copy()
         self.cells = Cells(columns, profile.needs) if profile.needs.spread else None
         if presence is not None:
-            for node, count in presence.nodes.items():
-                if (candidate := fleet.candidates.get(node)) is not None:
-                    self._count(candidate.row, count)
+            there = [fleet.candidates.get(node) for node in presence.nodes]
+            rows = [-1 if candidate is None else candidate.row for candidate in there]
+            if rows:
+                counts = list(presence.nodes.values())
+                self._count_all(np.array(rows, dtype=np.intp), np.array(counts))
             if self.cells is not None:
                 self.cells.fill(presence.nodes, fleet.candidates)
             presence.listeners.append(self)
@@ -117,10 +134,7 @@ class Lane:
 
     def counted_all(self, rows: list[int], counts: list[int], times: list[int]) -> None:
         """The same of many nodes."""
-        where = np.array(rows, dtype=np.intp)
-        few = points.COUNT_MAX - np.minimum(np.array(counts), points.COUNT_MAX)
-        same = 0 if self.profile.packs else few << points.SERVICE_SHIFT
-        self._own[where] = self.profile.bonus[where] + same
+        self._count_all(np.array(rows, dtype=np.intp), np.array(counts))
         if self.cells is not None:
             for row, more in zip(rows, times, strict=True):
                 self.cells.counted(row, more)
@@ -131,7 +145,15 @@ class Lane:
             self.presence.listeners.remove(self)
 
     def _count(self, row: int, count: int) -> None:
+        self.here[row] = count
         self._own[row] = self.profile.bonus.item(row) + self.profile.same_service(count)
+
+    def _count_all(self, rows: Rows, counts: Counts) -> None:
+        rows, counts = rows[rows >= 0], counts[rows >= 0]
+        self.here[rows] = counts
+        few = points.COUNT_MAX - np.minimum(counts, points.COUNT_MAX)
+        same = 0 if self.profile.packs else few << points.SERVICE_SHIFT
+        self._own[rows] = self.profile.bonus[rows] + same
 
     # ------------------------------------------------------------ points
 
@@ -149,41 +171,37 @@ class Lane:
         if rows is not None and len(rows) > len(self.score) // 4 + FEW_ROWS:
             rows = None
         if rows is None:
-            _points(columns.table, self.profile, self._own, self.score)
+            self.score[:] = self._points_of(columns.table, self._own)
         elif len(rows) <= FEW_ROWS:
             for row in rows.tolist():
                 self.score[row] = self.points(row, columns.rows[row])
         else:
             part = columns.table[: BASE + 1].take(rows, axis=1)
-            self.score[rows] = _points(
-                part, self.profile, self._own.take(rows), np.empty(len(rows))
-            )
+            self.score[rows] = self._points_of(part, self._own.take(rows))
         if board is not None and not self.is_smooth:
             where, steps = board.steps(rows, self.profile.needs, typical)
             self.score[where] += np.where(steps > IMPOSSIBLE, steps * points.FRAGMENT, NEVER)
+
+    def _points_of(self, table: Floats, own: Floats) -> Floats:
+        free = table[CPU : MEMORY + 1] - self.profile.need
+        return _points(
+            free, table[CPU_UNIT : MEMORY_UNIT + 1], table[BASE], own, self.profile.packs
+        )
 
     def points(self, row: int, candidate: Candidate) -> float:
         """The points of one row, as its candidate is now."""
         if not candidate.is_open:
             return NEVER
-        return self._own.item(row) + self._packing(candidate, 0)
+        return self._own.item(row) + self._packing(candidate)
 
     def fits(self, fleet: Fleet, ask: Ask, candidate: Candidate) -> bool:
         """Whether a node that can be has room."""
         return all(rule(fleet, ask, candidate) is None for rule in self.profile.checks)
 
-    def points_later(self, row: int, candidate: Candidate, count: int, more: int) -> int:
-        """The points of a row that has points, once it has so many tasks of this class more.
-
-        `count`: how many of the service it has then.
-        """
-        own = int(self.profile.bonus.item(row)) + self.profile.same_service(count)
-        return own + self._packing(candidate, more)
-
-    def _packing(self, candidate: Candidate, more: int) -> int:
+    def _packing(self, candidate: Candidate) -> int:
         low = (
-            points.room(self.profile.needs, candidate, more)
-            + points.few(candidate.tasks + more) * points.TASK_COST
+            points.room(self.profile.needs, candidate)
+            + points.few(candidate.tasks) * points.TASK_COST
         )
         return points.FULLNESS - low if self.profile.packs else low
 
@@ -202,44 +220,45 @@ class Lane:
                 if filters.ports(fleet, ask, columns.rows[row]) is not None:
                     result[row] = 0
         for kind, count in needs.generic:
-            for row, each in enumerate(columns.rows):
-                free = each.generic_capacity.get(kind, 0) - each.generic_reserved.get(kind, 0)
-                result[row] = min(result[row], free // count)
+            np.minimum(result, np.floor(columns.generic(kind) / count), out=result)
         if most := needs.tasks_per_node_max:
-            np.minimum(result, most, out=result)
-            for node, count in fleet.nodes_of(ask.service).items():
-                if (found := fleet.candidates.get(node)) is not None:
-                    result[found.row] = min(result[found.row], most - count)
+            np.minimum(result, most if self.presence is None else most - self.here, out=result)
         return result
 
-    def points_after_one(self, columns: Columns, rows: Rows) -> Floats:
-        """The points of these rows had each one task more; meaningless where that has no room."""
+    def points_later(self, columns: Columns, rows: Rows, more: Counts) -> Floats:
+        """The points of these rows, had each so many tasks of the class more.
+
+        `more` is a column, and each number in it makes a line. Meaningless without room for them.
+        The lane has a presence.
+        """
+        profile, limit = self.profile, points.COUNT_MAX
         table = columns.table[: TASKS + 1].take(rows, axis=1)
-        table[CPU : MEMORY + 1] -= self.profile.need
-        table[BASE] -= np.where(table[TASKS] < points.COUNT_MAX, points.TASK_COST, 0)
-        own = self._own.take(rows)
-        if not self.profile.packs:
-            more = 1 << points.SERVICE_SHIFT
-            bonus = self.profile.bonus.take(rows)
-            has_less = own - np.where(bonus > NEVER, bonus, 0) >= more  # not as many as count
-            own = np.where(has_less, own - more, own)
-        return _points(table, self.profile, own, np.empty(len(own)))
+        free = table[CPU : MEMORY + 1, None] - profile.need[:, None] * (more + 1)
+        base = (limit - np.minimum(table[TASKS] + more, limit)) * points.TASK_COST
+        own = profile.bonus.take(rows)
+        if not profile.packs:
+            few = limit - np.minimum(self.here.take(rows) + more, limit)
+            own = own + few * (1 << points.SERVICE_SHIFT)
+        return _points(free, table[CPU_UNIT : MEMORY_UNIT + 1, None], base, own, profile.packs)
 
 
-def _points(table: Floats, profile: Profile, own: Floats, out: Floats) -> Floats:
-    """The points of all rows of a table, in `out`; rows without room get whatever it is."""
-    free = np.subtract(table[CPU : MEMORY + 1], profile.need)
-    np.divide(free, table[CPU_UNIT : MEMORY_UNIT + 1], out=free)
+def _points(free: Floats, units: Floats, base: Floats, own: Floats, packs: bool) -> Floats:
+    """The points of rows of which so much is left with the task; whatever it is, if that is less.
+
+    `free` is lost: an array less to make.
+    """
+    np.divide(free, units, out=free)
     np.floor(free, out=free)
-    np.add(free[0], free[1], out=out)
-    np.multiply(out, 0.5, out=out)
-    np.floor(out, out=out)
-    np.add(out, table[BASE], out=out)
-    if profile.packs:
-        np.subtract(points.FULLNESS, out, out=out)
-        out[out == np.inf] = NEVER
-    np.add(out, own, out=out)
-    return out
+    result: Floats = free[0]
+    np.add(result, free[1], out=result)
+    np.multiply(result, 0.5, out=result)
+    np.floor(result, out=result)
+    np.add(result, base, out=result)
+    if packs:
+        np.subtract(points.FULLNESS, result, out=result)
+        result[result == np.inf] = NEVER
+    np.add(result, own, out=result)
+    return result
 
 
 class Lanes:

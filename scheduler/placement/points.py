@@ -34,15 +34,11 @@ def few(count: int) -> int:
     return COUNT_MAX - min(count, COUNT_MAX)
 
 
-def room(needs: Requirements, node: Candidate, before: int = 0) -> int:
-    """The free shares of cpu and memory once the task is there, as a mean.
-
-    `before`: so many tasks of the class come first.
-    """
-    tasks = before + 1
+def room(needs: Requirements, node: Candidate) -> int:
+    """The free shares of cpu and memory once the task is there, as a mean."""
     return (
-        _free(node.cpu_capacity, node.cpu_reserved + tasks * needs.cpu_millis)
-        + _free(node.memory_capacity, node.memory_reserved + tasks * needs.memory_bytes)
+        _free(node.cpu_capacity, node.cpu_reserved + needs.cpu_millis)
+        + _free(node.memory_capacity, node.memory_reserved + needs.memory_bytes)
     ) // 2
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import repeat
+from operator import add
 from typing import Protocol
 
 from homeport.model import NodeId
@@ -33,73 +35,99 @@ class Presence:
         """Nowhere."""
         self.nodes: dict[NodeId, int] = {}
         self.listeners: list[Listener] = []
-        # By class and whether it fixes volumes: node -> what its tasks share, and how many do.
-        self._shares: dict[tuple[str, bool], dict[NodeId, tuple[Held, int]]] = {}
+        self._shares: dict[tuple[str, bool], _Shares] = {}  # by class, and if it fixes volumes
 
-    def share(self, entry: Held, times: int = 1) -> Held:
-        """So many tasks more of this kind: the value that all of them share."""
-        kind = (entry.needs.text, entry.fixes_volumes)
-        shares = self._shares.get(kind)
-        if shares is None:
-            shares = self._shares[kind] = {}
-        known = shares.get(entry.node)
-        shared, tasks = known if known is not None else (entry, 0)
-        shares[entry.node] = (shared, tasks + times)
-        return shared
+    def share(self, entry: Held) -> Held:
+        """The value that all tasks of this kind share, on this node; `count` follows."""
+        return self._of_kind(entry).held.setdefault(entry.node, entry)
+
+    def count(self, entry: Held, row: int, times: int) -> None:
+        """So many tasks more, or fewer, of this kind; `row` is that of their node."""
+        node, shares = entry.node, self._of_kind(entry)
+        count = shares.count(node, times)
+        if shares.tasks is not self.nodes:
+            count = _count(self.nodes, node, times)
+        if not shares.tasks:
+            del self._shares[entry.needs.text, entry.fixes_volumes]
+        for listener in self.listeners:
+            listener.counted(row, count, times)
 
     def add(self, kind: Held, nodes: list[NodeId], rows: list[int], times: list[int]) -> list[Held]:
-        """So many tasks more of one kind on each of these nodes: what those on each share.
+        """So many tasks more of one kind on each of these nodes, all different: what they share.
 
         Of `kind` the node does not matter.
         """
-        service, _, needs, fixes_volumes, name = kind
-        shares = self._shares.setdefault((needs.text, fixes_volumes), {})
-        here, result, counts = self.nodes, [], []
-        for node, more in zip(nodes, times, strict=True):
-            known = shares.get(node)
-            if known is None:
-                shared = Held(service, node, needs, fixes_volumes, name)
-                shares[node] = (shared, more)
-            else:
-                shared = known[0]
-                shares[node] = (shared, known[1] + more)
-            result.append(shared)
-            count = here[node] = here.get(node, 0) + more
-            counts.append(count)
+        shares = self._of_kind(kind)
+        if missing := [node for node in nodes if node not in shares.held]:
+            shares.held.update(zip(missing, kind.on_each(missing), strict=True))
+        counts = _count_all(shares.tasks, nodes, times)
+        if shares.tasks is not self.nodes:
+            counts = _count_all(self.nodes, nodes, times)
         for listener in self.listeners:
             listener.counted_all(rows, counts, times)
-        return result
-
-    def unshare(self, entry: Held) -> None:
-        """One task fewer of this kind."""
-        kind = (entry.needs.text, entry.fixes_volumes)
-        shares = self._shares[kind]
-        shared, tasks = shares[entry.node]
-        if tasks > 1:
-            shares[entry.node] = (shared, tasks - 1)
-            return
-        del shares[entry.node]
-        if not shares:
-            del self._shares[kind]
+        return list(map(shares.held.__getitem__, nodes))
 
     def entries(self) -> Iterator[tuple[Held, int]]:
         """What is there: each value that tasks share, and how many do."""
         for shares in self._shares.values():
-            yield from shares.values()
-
-    def count(self, node: NodeId, row: int, times: int) -> None:
-        """So many tasks more, or fewer, on this node."""
-        count = self.nodes.get(node, 0) + times
-        if count:
-            self.nodes[node] = count
-        else:
-            del self.nodes[node]
-        for listener in self.listeners:
-            listener.counted(row, count, times)
+            for node, entry in shares.held.items():
+                yield entry, shares.tasks[node]
 
     def copy(self) -> Presence:
         """The same, to try things on; nobody listens."""
         other = Presence()
         other.nodes = dict(self.nodes)
-        other._shares = {kind: dict(shares) for kind, shares in self._shares.items()}
+        for kind, shares in self._shares.items():
+            tasks = other.nodes if shares.tasks is self.nodes else dict(shares.tasks)
+            other._shares[kind] = _Shares(dict(shares.held), tasks)
         return other
+
+    def _of_kind(self, entry: Held) -> _Shares:
+        kind = (entry.needs.text, entry.fixes_volumes)
+        shares = self._shares.get(kind)
+        if shares is None:
+            if self._shares:
+                self.nodes = dict(self.nodes)  # no longer those of one kind
+                shares = _Shares({}, {})
+            else:
+                shares = _Shares({}, self.nodes)
+            self._shares[kind] = shares
+        return shares
+
+
+class _Shares:
+    """What the tasks of one kind share on each node, and how many do.
+
+    While a service has tasks of one kind only, `tasks` is the very dictionary of the service's:
+    there may be a hundred thousand of them, and each is counted once.
+    """
+
+    __slots__ = ("held", "tasks")
+
+    def __init__(self, held: dict[NodeId, Held], tasks: dict[NodeId, int]) -> None:
+        """By node."""
+        self.held = held
+        self.tasks = tasks
+
+    def count(self, node: NodeId, times: int) -> int:
+        """So many more on this node; returns how many there are."""
+        count = _count(self.tasks, node, times)
+        if not count:
+            del self.held[node]
+        return count
+
+
+def _count(counts: dict[NodeId, int], node: NodeId, times: int) -> int:
+    count = counts.get(node, 0) + times
+    if count:
+        counts[node] = count
+    else:
+        del counts[node]
+    return count
+
+
+def _count_all(counts: dict[NodeId, int], nodes: list[NodeId], more: list[int]) -> list[int]:
+    """Add to the counts of some nodes; returns what they are now."""
+    result = list(map(add, map(counts.get, nodes, repeat(0)), more))
+    counts.update(zip(nodes, result, strict=True))
+    return result

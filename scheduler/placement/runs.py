@@ -1,10 +1,13 @@
 """Many asks of one kind at once: the choices of one at a time, without looking again at all nodes.
 
-Placing a task changes one row only. So the rows are sorted once; the next choice is the head of
-what is sorted, or a row that was chosen before and whose new points are better than that head.
-This is exact for any points that depend on their own row, whether a task makes its node worse
-(spread) or better (packing). Where labels rank cells of nodes above the nodes, each cell has a
-head of its own.
+Placing a task changes one row only. So each row has a queue of its own: its points for the first
+task, for the second once it has the first, and so on. The next choice is the best head of all
+queues. A queue whose next task is better than the one before goes on being chosen (packing), so
+a task comes at the place of the worst one of its queue up to it: `_choices` computes these places
+for many rows and tasks with arrays, and to choose is to sort them. This is exact for any points
+that depend on their own row, whether a task makes its node worse (spread) or better (packing).
+Where labels rank domains of nodes above the nodes, or hold them back, each domain is sorted by
+itself and `_merged` takes the heads in turn.
 
 A newcomer's mistake: to take rows as they are sorted for as long as there are asks. A row can be
 the best twice in a row.
@@ -12,16 +15,13 @@ the best twice in a row.
 
 from __future__ import annotations
 
-from collections import Counter
-from heapq import heappop, heappush, heapreplace
-from itertools import repeat
 from operator import attrgetter
 
 import numpy as np
 import numpy.typing as npt
 
-from homeport.model import TaskId, task_id
-from scheduler.placement import filters, grouping, points
+from homeport.model import task_ids
+from scheduler.placement import grouping, points, recording, static
 from scheduler.placement.asks import Ask, Placed
 from scheduler.placement.cells import fact
 from scheduler.placement.columns import Codes, Floats, Rows
@@ -33,17 +33,18 @@ Keys = npt.NDArray[np.int64]
 ROW_BITS = 20
 """Of a key: the points, negated, above the row; the least key is the best choice."""
 _ROW = (1 << ROW_BITS) - 1
-
-
 _SLOT, _N = attrgetter("slot"), attrgetter("n")
 _NONE = 1 << 62
 """Greater than every key."""
 DOMAINS_MAX = 64
 """With more of them, the asks are placed one by one."""
-SORTED_MIN = 250
-"""Fewer rows are not sorted anew: the heap is as good."""
-STREAM_WORTH = 8
-"""With fewer asks left than this part of the rows, the rows are not sorted anew."""
+ASKS_PER_DOMAIN = 4
+"""With fewer, too: a domain costs as much as to place so many."""
+SPARE = 64
+RANK_SHIFT = 64
+"""Above all keys."""
+BLOCK = 2048
+"""So many tasks are looked at together, of one row or of as many."""
 
 
 def is_possible(fleet: Fleet, lane: Lane, ask: Ask) -> bool:
@@ -57,11 +58,6 @@ def is_possible(fleet: Fleet, lane: Lane, ask: Ask) -> bool:
     )
 
 
-def is_grouped(lane: Lane, ask: Ask) -> bool:
-    """Whether the asks are spread over domains of nodes."""
-    return lane.cells is not None or bool(ask.needs.spread_rules)
-
-
 def fill(fleet: Fleet, lane: Lane, asks: list[Ask]) -> list[Placed]:
     """Place as many of these asks, in order, as one sorting is good for; none: use another way.
 
@@ -70,67 +66,56 @@ def fill(fleet: Fleet, lane: Lane, asks: list[Ask]) -> list[Placed]:
     ask = asks[0]
     if ask.needs.volumes and ask.fixes_volumes:
         return []  # the first of them decides where the others go
-    domains = _Domains.of(fleet, lane, ask) if is_grouped(lane, ask) else None
-    if domains is not None and domains.codes is None:
+    is_grouped = lane.cells is not None or bool(ask.needs.spread_rules)
+    domains = _Domains.of(fleet, lane, ask) if is_grouped else None
+    if domains is not None and not domains.are_worth(len(asks)):
         return []
-    tasks = list(map(task_id, repeat(ask.service), map(_SLOT, asks), map(_N, asks)))
+    tasks = task_ids(ask.service, map(_SLOT, asks), map(_N, asks))
     if not fleet.held.keys().isdisjoint(tasks):
         return []  # one of them moves: that gives room back, and the sorting would not hold
-    room = lane.room(fleet, ask)
+    room = np.where(lane.score > NEVER, lane.room(fleet, ask), 0)
     if domains is None:
-        rows = _choose(fleet, lane, ask, len(asks), room)
+        places, _ = _choices(fleet, lane, np.flatnonzero(room >= 1), room, len(asks))
+        places.sort()  # two of a row that are equal are the same choice
+        rows = places[: len(asks)] & _ROW
     else:
-        rows = _choose_by_domain(fleet, lane, ask, len(asks), room, domains)
-    return _record(fleet, lane, asks, tasks, rows)
+        rows = _merged(fleet, lane, room, len(asks), domains)
+    if not len(rows):
+        return []
+    return recording.record(fleet, asks[: len(rows)], tasks[: len(rows)], rows, lane.profile.limits)
 
 
-def _choose(fleet: Fleet, lane: Lane, ask: Ask, wanted: int, room: Floats) -> list[int]:
-    """The rows of the next choices; the fleet knows nothing of them yet."""
-    room = np.where(lane.score > NEVER, room, 0)
-    rows = np.flatnonzero(room >= 1)
+def _choices(fleet: Fleet, lane: Lane, rows: Rows, room: Floats, wanted: int) -> tuple[Keys, Keys]:
+    """(places, keys) of all choices that can be among the first so many, and perhaps of others.
+
+    A key says what the task is worth there, its place when it is chosen; both name the row.
+    Those of one row are in the order in which they are chosen.
+    """
     keys = _keys(lane.score[rows], rows)
     if wanted < len(keys):
         keys.partition(wanted)
         keys = keys[:wanted]
-    keys.sort()
-    stream = keys.tolist()
-    rows = keys & _ROW
-    # What each of them would be worth the second time.
-    again = np.where(
-        room[rows] >= 2, _keys(lane.points_after_one(fleet.columns, rows), rows), _NONE
-    )
-    after_one = again.tolist()
-    counts = fleet.nodes_of(ask.service)
-    candidates = fleet.columns.rows
-    chosen: list[int] = []
-    heap: list[int] = []  # rows that were chosen before, with their points since then
-    times: dict[int, int] = {}  # how often, where more than once
-    place, end = 0, len(stream)
-    few = end // STREAM_WORTH
-    head = stream[0] if end else _NONE
-    for left in range(wanted, 0, -1):
-        if not heap or head < heap[0]:
-            if place == end:
-                break
-            row = head & _ROW
-            if (key := after_one[place]) != _NONE:
-                heappush(heap, key)
-            place += 1
-            head = stream[place] if place < end else _NONE
-        else:
-            if place == end >= SORTED_MIN and left > few:
-                break  # the heap has all rows now: sorting them is cheaper
-            row = heap[0] & _ROW
-            here = times[row] = times.get(row, 1) + 1
-            if here < room[row]:
-                candidate = candidates[row]
-                count = counts.get(candidate.id, 0) + here
-                key = (-lane.points_later(row, candidate, count, here) << ROW_BITS) | row
-                heapreplace(heap, key)
-            else:
-                heappop(heap)
-        chosen.append(row)
-    return chosen
+    places = last = keys
+    all_places, all_keys = [places], [keys]
+    rows, more = keys & _ROW, 1
+    while True:
+        # A row is done with when it has no room, or its last task comes too late already.
+        end = np.partition(places, wanted - 1)[wanted - 1] if len(places) >= wanted else _NONE
+        goes_on = (room[rows] > more) & (last < end)
+        rows, last = rows[goes_on], last[goes_on]
+        if not len(rows):
+            break
+        times = np.arange(more, more + max(min(BLOCK // len(rows), wanted), 1))[:, None]
+        keys = _keys(lane.points_later(fleet.columns, rows, times), rows)
+        keys[times >= room[rows]] = _NONE
+        reached = np.maximum(np.maximum.accumulate(keys, axis=0), last)
+        last = reached[-1]
+        more += len(times)
+        counts = reached < end
+        all_places.append(reached[counts])
+        all_keys.append(keys[counts])
+        places = np.concatenate(all_places)
+    return places, np.concatenate(all_keys)
 
 
 class _Domains:
@@ -157,15 +142,12 @@ class _Domains:
         codes = fact(fleet.columns, key)
         if len(codes.values) > DOMAINS_MAX:
             return cls(None, [])
-        counts = [0] * len(codes.values)
-        for node, count in fleet.nodes_of(ask.service).items():
-            if (candidate := fleet.candidates.get(node)) is not None:
-                counts[codes.of_row.item(candidate.row)] += count
-        result = cls(codes, counts)
+        counted = np.bincount(codes.of_row, weights=lane.here, minlength=len(codes.values))
+        result = cls(codes, counted.astype(np.int64).tolist())
         result.is_preferred = lane.cells is not None
         for rule in needs.spread_rules:
             result.max_skew = rule.max_skew
-            values = filters.domains(fleet, ask, key)
+            values = static.domains(fleet, ask, key)
             result.counted = [
                 code
                 for code, value in enumerate(codes.values)
@@ -173,101 +155,64 @@ class _Domains:
             ]
         return result
 
+    def are_worth(self, asks: int) -> bool:
+        """Whether so many asks are enough to sort each domain."""
+        return self.codes is not None and asks >= ASKS_PER_DOMAIN * len(self.counts)
 
-def _choose_by_domain(
-    fleet: Fleet, lane: Lane, ask: Ask, wanted: int, room: Floats, domains: _Domains
-) -> list[int]:
-    """As `_choose`, with sorted rows for each domain."""
-    codes = domains.codes
-    assert codes is not None, "the caller looked"
-    room = np.where(lane.score > NEVER, room, 0)
-    rows = np.flatnonzero(room >= 1)
-    keys = _keys(lane.score[rows], rows)
-    keys.sort()
-    rows = keys & _ROW
-    again = np.where(
-        room[rows] >= 2, _keys(lane.points_after_one(fleet.columns, rows), rows), _NONE
-    )
-    domain_of = codes.of_row[rows]
-    here, candidates = fleet.nodes_of(ask.service), fleet.columns.rows
-    # Of each domain: rows not chosen yet, with their points and those of their second time; rows
-    # that were chosen; and the best of all.
-    streams: list[list[int]] = []
-    seconds: list[list[int]] = []
-    heaps: list[list[int]] = []
-    heads: list[int] = []
-    usable = domains.counted if domains.max_skew else list(range(len(codes.values)))
-    for code in range(len(codes.values)):
-        mine = domain_of == code
-        streams.append(keys[mine].tolist()[::-1])  # the best last
-        seconds.append(again[mine].tolist()[::-1])
-        heaps.append([])
-        heads.append(streams[code][-1] if streams[code] else _NONE)
+
+def _merged(fleet: Fleet, lane: Lane, room: Floats, wanted: int, domains: _Domains) -> Rows:
+    """The rows of the next choices, each domain's in its order."""
+    assert domains.codes is not None, "the caller looked"
     counts, counted, skew = domains.counts, domains.counted, domains.max_skew
+    usable = set(counted) if skew else set(range(len(counts)))
+    # One domain rarely gets more than twice its part. If it would, what is chosen before is right
+    # and the caller sorts again.
+    most = min(wanted, 2 * wanted // max(len(usable), 1) + skew + SPARE)
+    queues: list[list[int]] = []  # of each domain: the keys in order, the first last
+    cut: set[int] = set()  # domains that would have more
+    for code in range(len(counts)):
+        rows = np.flatnonzero((domains.codes.of_row == code) & (room >= 1))
+        if code not in usable or not len(rows):
+            queues.append([])
+            continue
+        places, keys = _choices(fleet, lane, rows, room, most)
+        order = np.argsort(places, kind="stable")[:most]
+        queues.append(keys[order][::-1].tolist())
+        if len(order) == most:
+            cut.add(code)
+    shift = RANK_SHIFT if domains.is_preferred else None
+    heads: dict[int, int] = {}  # of the domains that have nodes left
+    for code, queue in enumerate(queues):
+        if queue:
+            heads[code] = queue.pop() + _rank(counts[code], shift)
     least = min((counts[code] for code in counted), default=0)
-    times: dict[int, int] = {}
+    allowed = [code for code in heads if not skew or counts[code] + 1 - least <= skew]
     chosen: list[int] = []
     for _ in range(wanted):
-        best, domain, rank = _NONE, -1, _NONE
-        for code in usable:
-            count = counts[code]
-            if skew and count + 1 - least > skew:
-                continue
-            key = heads[code]
-            if key == _NONE:
-                continue
-            its_rank = min(count, points.COUNT_MAX) if domains.is_preferred else 0
-            if its_rank < rank or (its_rank == rank and key < best):
-                best, domain, rank = key, code, its_rank
-        if domain < 0:
+        if not allowed:
             break
-        row = best & _ROW
-        stream, heap = streams[domain], heaps[domain]
-        if stream and stream[-1] == best:
-            stream.pop()
-            if (key := seconds[domain].pop()) != _NONE:
-                heappush(heap, key)
+        domain = min(allowed, key=heads.__getitem__)
+        chosen.append(heads[domain] & _ROW)
+        count = counts[domain] = counts[domain] + 1
+        if queues[domain]:
+            heads[domain] = queues[domain].pop() + _rank(count, shift)
+        elif domain in cut:
+            break  # what would come next is not known
         else:
-            more = times[row] = times.get(row, 1) + 1
-            if more < room[row]:
-                candidate = candidates[row]
-                count = here.get(candidate.id, 0) + more
-                key = (-lane.points_later(row, candidate, count, more) << ROW_BITS) | row
-                heapreplace(heap, key)
-            else:
-                heappop(heap)
-        head = stream[-1] if stream else _NONE
-        heads[domain] = heap[0] if heap and heap[0] < head else head
-        counts[domain] += 1
-        if skew and counts[domain] - 1 == least:
-            least = min((counts[code] for code in counted), default=0)
-        chosen.append(row)
-    return chosen
+            del heads[domain]
+        before = least
+        if skew and count - 1 == least:
+            least = min(counts[code] for code in counted)
+        if least != before:
+            allowed = [code for code in heads if counts[code] + 1 - least <= skew]
+        elif domain not in heads or (skew and count + 1 - least > skew):
+            allowed.remove(domain)
+    return np.array(chosen, dtype=np.intp)
 
 
-def _record(
-    fleet: Fleet, lane: Lane, asks: list[Ask], tasks: list[TaskId], rows: list[int]
-) -> list[Placed]:
-    """Let the fleet count these choices."""
-    if not rows:
-        return []
-    ask, presence = asks[0], fleet.presence(asks[0].service)
-    counted = Counter(rows)
-    different, times = list(counted), list(counted.values())
-    candidates = [fleet.columns.rows[row] for row in different]
-    needs = ask.needs
-    for candidate, more in zip(candidates, times, strict=True):
-        candidate.take(needs, more)
-    shared = presence.add(
-        ask.on(candidates[0].id), [each.id for each in candidates], different, times
-    )
-    entries = dict(zip(different, shared, strict=True))
-    of_task = [entries[row] for row in rows]
-    if fleet.tallies:
-        fleet.tallies.taken(shared[0], list(zip(candidates, times, strict=True)))
-    fleet.held.update(zip(tasks, of_task, strict=False))
-    fleet.columns.taken(np.array(rows, dtype=np.intp), lane.profile.limits)
-    return list(map(Placed, asks, [each.node for each in of_task]))
+def _rank(count: int, shift: int | None) -> int:
+    """What is added to the keys of a domain with so many tasks: it comes before all points."""
+    return 0 if shift is None else min(count, points.COUNT_MAX) << shift
 
 
 def _keys(score: Floats, rows: Rows) -> Keys:

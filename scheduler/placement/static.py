@@ -15,7 +15,8 @@ from homeport.spec import Constraint
 from scheduler.placement import filters, points, taints
 from scheduler.placement.asks import Ask
 from scheduler.placement.candidates import Candidate
-from scheduler.placement.columns import Floats, Mask
+from scheduler.placement.cells import fact
+from scheduler.placement.columns import BASE, Floats, Mask
 from scheduler.placement.fleet import Fleet
 
 Aspect = Callable[[Candidate], Hashable]
@@ -23,6 +24,31 @@ Aspect = Callable[[Candidate], Hashable]
 
 def mask(fleet: Fleet, ask: Ask) -> Mask:
     """True for each row whose node would do, were it empty and open."""
+    result = _eligible(fleet, ask)
+    if ask.needs_lease:
+        result &= _by(
+            fleet, "unfenced", _unfenced, lambda node: filters.fencing(fleet, ask, node) is None
+        )
+    for node in ask.excluded:
+        if (candidate := fleet.candidates.get(node)) is not None:
+            result[candidate.row] = False
+    return result
+
+
+def domains(fleet: Fleet, ask: Ask, key: str) -> frozenset[str]:
+    """`filters.domains`, which finds the answer here when it is asked next."""
+    kind = (ask.needs.text, key)
+    found = fleet.domains.get(kind)
+    if found is None:
+        takes = _eligible(fleet, ask) & (fleet.columns.table[BASE] > -np.inf)
+        codes = fact(fleet.columns, key)
+        values = (codes.values[code] for code in np.unique(codes.of_row[takes]))
+        found = fleet.domains[kind] = frozenset(str(each) for each in values if each is not None)
+    return found
+
+
+def _eligible(fleet: Fleet, ask: Ask) -> Mask:
+    """`filters.is_eligible` of each row."""
     needs = ask.needs
     result = _by(fleet, "drivers", _drivers, lambda node: filters.driver(fleet, ask, node) is None)
     if needs.os or needs.architecture:
@@ -42,18 +68,11 @@ def mask(fleet: Fleet, ask: Ask) -> Mask:
         result &= _by(
             fleet, "devices", _devices, lambda node: filters.device(fleet, ask, node) is None
         )
-    if ask.needs_lease:
-        result &= _by(
-            fleet, "unfenced", _unfenced, lambda node: filters.fencing(fleet, ask, node) is None
-        )
     if needs.node:
         rows = fleet.columns.rows
         result &= np.array(
             [filters.bind_source(fleet, ask, node) is None for node in rows], dtype=bool
         )
-    for node in ask.excluded:
-        if (candidate := fleet.candidates.get(node)) is not None:
-            result[candidate.row] = False
     return result
 
 
