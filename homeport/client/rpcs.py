@@ -93,6 +93,9 @@ class Rpcs(ABC, Generic[Many]):
     explain: _Unary[control_pb2.ExplainRequest, control_pb2.ExplainResponse] = _Unary(
         "Explain", control_pb2.ExplainResponse
     )
+    what_if: _Unary[control_pb2.WhatIfRequest, control_pb2.WhatIfResponse] = _Unary(
+        "WhatIf", control_pb2.WhatIfResponse
+    )
     stat_image: _Unary[control_pb2.StatImageRequest, control_pb2.StatImageResponse] = _Unary(
         "StatImage", control_pb2.StatImageResponse
     )

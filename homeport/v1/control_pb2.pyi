@@ -137,6 +137,7 @@ class WhatIfResponse(_message.Message):
     ROOMS_FIELD_NUMBER: _builtins.int
     NOTICES_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    STAYING_FIELD_NUMBER: _builtins.int
     survives: _builtins.bool
     """No slot that runs now would be without a node."""
     revision: _builtins.int
@@ -152,6 +153,10 @@ class WhatIfResponse(_message.Message):
     def rooms(self) -> _containers.RepeatedCompositeFieldContainer[Global___ImaginedRoom]: ...
     @_builtins.property
     def notices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def staying(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlannedTask]:
+        """Tasks that a drain would not move: their data is there, or no other node takes them."""
+
     def __init__(
         self,
         *,
@@ -161,10 +166,11 @@ class WhatIfResponse(_message.Message):
         rooms: _abc.Iterable[Global___ImaginedRoom] | None = ...,
         notices: _abc.Iterable[_builtins.str] | None = ...,
         revision: _builtins.int = ...,
+        staying: _abc.Iterable[Global___PlannedTask] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["moves", b"moves", "notices", b"notices", "revision", b"revision", "rooms", b"rooms", "survives", b"survives", "waiting", b"waiting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["moves", b"moves", "notices", b"notices", "revision", b"revision", "rooms", b"rooms", "staying", b"staying", "survives", b"survives", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -694,11 +700,14 @@ class PlannedTask(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     OBJECTIONS_FIELD_NUMBER: _builtins.int
     REMEDIES_FIELD_NUMBER: _builtins.int
+    STACK_FIELD_NUMBER: _builtins.int
     service: _builtins.str
     slot: _builtins.int
     node: _builtins.str
     """Empty: it would wait."""
     reason: _builtins.str
+    stack: _builtins.str
+    """The stack of the service."""
     @_builtins.property
     def objections(self) -> _containers.RepeatedCompositeFieldContainer[Global___Objection]: ...
     @_builtins.property
@@ -714,10 +723,11 @@ class PlannedTask(_message.Message):
         reason: _builtins.str = ...,
         objections: _abc.Iterable[Global___Objection] | None = ...,
         remedies: _abc.Iterable[Global___Remedy] | None = ...,
+        stack: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["node", b"node", "objections", b"objections", "reason", b"reason", "remedies", b"remedies", "service", b"service", "slot", b"slot"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["node", b"node", "objections", b"objections", "reason", b"reason", "remedies", b"remedies", "service", b"service", "slot", b"slot", "stack", b"stack"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

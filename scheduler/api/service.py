@@ -14,7 +14,8 @@ from scheduler.api.mutating import Mutating
 from scheduler.api.operating import Operating
 from scheduler.api.receiving import Receiving
 from scheduler.api.streaming import Streaming
+from scheduler.api.wondering import Wondering
 
 
-class ControlService(Mutating, Operating, Listing, Streaming, Receiving):
+class ControlService(Mutating, Operating, Wondering, Listing, Streaming, Receiving):
     """homeport.v1.Control."""

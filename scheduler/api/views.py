@@ -293,6 +293,7 @@ class Views:
             node=self.node_name(planned.node) if planned.node is not None else "",
             reason=planned.reason,
             objections=[self.objection(each) for each in planned.refusals],
+            stack=service.stack if service is not None else "",
         )
 
 

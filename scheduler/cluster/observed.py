@@ -148,6 +148,17 @@ class Observed:
         self.listeners: list[Callable[[str], None]] = []  # told the key of what changed
         self._event_sequence = 0
 
+    def copy(self) -> Observed:
+        """The same, to try things on: without events, and nobody listens to it."""
+        other = Observed()
+        other.statuses = dict(self.statuses)
+        other.liveness = dict(self.liveness)
+        other.waiting = dict(self.waiting)
+        other.running = dict(self.running)
+        other.proven = dict(self.proven)
+        other.brake = self.brake
+        return other
+
     def status(self, task: TaskId) -> TaskStatus | None:
         """What was last seen of a task; None: unknown, or nothing yet."""
         return self.statuses.get(task)

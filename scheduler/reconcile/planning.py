@@ -74,7 +74,7 @@ def plan(snapshot: Snapshot, services: Sequence[ServiceId]) -> list[Planned]:
     replaced: dict[tuple[ServiceId, int], Task] = {}
     vacancies: list[Vacancy] = []
     for service_id in services:
-        for task in _ending(snapshot, service_id):
+        for task in ending(snapshot, service_id):
             fleet.task_removed(task.id)
         service = snapshot.stored.service(service_id)
         if service is None or service.removing:
@@ -200,7 +200,7 @@ def _judge(fleet: Fleet, ask: Ask, candidate: Candidate) -> NodeExplanation:
     )
 
 
-def _ending(snapshot: Snapshot, service_id: ServiceId) -> list[Task]:
+def ending(snapshot: Snapshot, service_id: ServiceId) -> list[Task]:
     """Live tasks that the next looks will end: their room is free by then."""
     service = snapshot.stored.service(service_id)
     if service is None:
