@@ -76,8 +76,8 @@ def apply(
     if dry_run:
         options.invocation(context).failed = PLAN_FAILED
     client = options.connect(context)
-    compiled = _load(client, files, project_name, project_directory, profiles, env_files, None)
-    _print_notices(compiled.notices, quiet)
+    compiled = load(client, files, project_name, project_directory, profiles, env_files, None)
+    print_notices(compiled.notices, quiet)
     if compiled.missing:
         for missing in compiled.missing:
             output.note(f"missing: {missing}")
@@ -150,13 +150,13 @@ def plan(
     from homeport import codec, compose
 
     if offline:
-        compiled = _load(
+        compiled = load(
             None, files, project_name, project_directory, profiles, env_files, compose.Machine()
         )
         _print_offline(compiled, form, quiet)
         return
     client = options.connect(context)
-    compiled = _load(client, files, project_name, project_directory, profiles, env_files, None)
+    compiled = load(client, files, project_name, project_directory, profiles, env_files, None)
     answer = client.apply(
         control_pb2.ApplyRequest(stack=codec.to_message(compiled.stack), validate_only=True),
         timeout_seconds=60.0,
@@ -166,14 +166,14 @@ def plan(
         document["missing"] = [str(missing) for missing in compiled.missing]
         click.echo(output.dump(document, form))
         context.exit(DIFFERENT if _differs(answer) else 0)
-    _print_notices(compiled.notices, quiet)
+    print_notices(compiled.notices, quiet)
     for missing in compiled.missing:
         output.note(f"missing: {missing}")
     _print_server_notices(answer.notices, quiet)
     context.exit(_print_plan(answer))
 
 
-def _load(
+def load(
     client: Client | None,
     files: Sequence[str],
     name: str,
@@ -208,7 +208,8 @@ def _load(
         ) from None
 
 
-def _print_notices(notices: Iterable[compose.Notice], quiet: bool) -> None:
+def print_notices(notices: Iterable[compose.Notice], quiet: bool) -> None:
+    """What is worth a sentence about the files, on stderr."""
     if not quiet:
         for notice in notices:
             output.note(f"notice: {notice}")
@@ -274,7 +275,7 @@ def _print_offline(compiled: compose.Compiled, form: str, quiet: bool) -> None:
             )
         )
         return
-    _print_notices(compiled.notices, quiet)
+    print_notices(compiled.notices, quiet)
     for missing in compiled.missing:
         output.note(f"missing: {missing}")
     click.echo(f"stack {compiled.stack.name}")

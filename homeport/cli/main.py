@@ -4,8 +4,8 @@ Commands live in modules of their own and are imported when they are called, so 
 `homeport ps` does not pay for what `apply` needs. All failures end here: a sentence on
 stderr and an exit code that scripts can use, never a traceback.
 
-    0 done   1 failed; of `plan`: there are differences
-    2 wrong usage, or a task that fits nowhere; of `plan`: failed
+    0 done   1 failed; of `plan`: there are differences; of `whatif`: not all would run
+    2 wrong usage, or a task that fits nowhere; of `plan` and `whatif`: failed
     69 no scheduler answers   124 `--wait` ran out of time   130 Ctrl-C
 """
 
@@ -51,6 +51,7 @@ COMMANDS = {
     "up": ("homeport.cli.up:up", "Start a whole cluster on this machine."),
     "version": ("homeport.cli.version:version", "Show the versions of client and cluster."),
     "wait": ("homeport.cli.wait:wait", "Wait until a stack or service is as it should be."),
+    "whatif": ("homeport.cli.whatif:whatif", "Show what a change would do to the tasks."),
 }
 """Name -> (where its command is, the line that `--help` shows)."""
 
@@ -111,8 +112,8 @@ def cli(context: click.Context, scheduler: str | None) -> None:
     \b
     Ends with
       0    done
-      1    failed; `plan`: there are differences
-      2    wrong usage, or a task fits nowhere; `plan`: failed
+      1    failed; `plan`: there are differences; `whatif`: not all would run
+      2    wrong usage, or a task fits nowhere; `plan` and `whatif`: failed
       69   no scheduler answers
       124  waited for as long as was said
       130  interrupted by Ctrl-C

@@ -70,7 +70,7 @@ def update(
         raise click.UsageError("Say what to change; `--help` lists what can be.")
     request = control_pb2.UpdateNodeRequest(
         node=name,
-        set_labels=dict(_assignment("--label", each) for each in labels),
+        set_labels=dict(assignment("--label", each) for each in labels),
         remove_labels=labels_gone,
         set_taints=[_taint(each) for each in taints],
         remove_taints=taints_gone,
@@ -89,7 +89,8 @@ def shown(taint: types_pb2.Taint) -> str:
     return f"{taint.key}{value}:{effect.removeprefix('TAINT_EFFECT_').lower()}"
 
 
-def _assignment(option: str, text: str) -> tuple[str, str]:
+def assignment(option: str, text: str) -> tuple[str, str]:
+    """The two sides of KEY=VALUE, given by this option."""
     key, equals, value = text.partition("=")
     if not key or not equals:
         raise click.BadParameter(f"{text!r} is not KEY=VALUE", param_hint=option)
@@ -97,7 +98,7 @@ def _assignment(option: str, text: str) -> tuple[str, str]:
 
 
 def _resource(text: str) -> tuple[str, str]:
-    kind, count = _assignment("--resource", text)
+    kind, count = assignment("--resource", text)
     try:
         return kind, str(whole(count, 0, 1_000_000))
     except ValueError as error:
@@ -122,7 +123,7 @@ def _taint(text: str) -> types_pb2.Taint:
 def _overcommit(text: str) -> types_pb2.Overcommit:
     factors: dict[str, int] = {}
     for part in text.split(","):
-        key, factor = _assignment("--overcommit", part.strip())
+        key, factor = assignment("--overcommit", part.strip())
         if key not in _FACTORS:
             raise click.BadParameter(
                 f"{key!r} is neither of {', '.join(_FACTORS)}", param_hint="--overcommit"

@@ -55,6 +55,9 @@ class Answers:
     def explain(self, request: Any) -> Any:
         return self._lists["explain"][0]
 
+    def what_if(self, request: Any, timeout_seconds: float) -> Any:
+        return self._lists["what_if"][0]
+
     def list_events(self, request: Any) -> Any:
         return control_pb2.ListEventsResponse(events=self._lists["events"])
 
@@ -62,12 +65,12 @@ class Answers:
         return list(getattr(rpc(request), field))
 
 
-def shown(monkeypatch: pytest.MonkeyPatch, answers: Answers, *arguments: str) -> str:
+def shown(monkeypatch: pytest.MonkeyPatch, answers: Answers, *arguments: str, code: int = 0) -> str:
     monkeypatch.setattr(options, "connect", lambda context: answers)
     monkeypatch.setattr(options, "now_ms", lambda: NOW_MS)
     monkeypatch.delenv("CLICOLOR_FORCE", raising=False)
     done = CliRunner().invoke(main.cli, list(arguments), obj=Invocation())
-    assert done.exit_code == 0, done.output
+    assert done.exit_code == code, done.output
     return done.output
 
 
@@ -325,6 +328,53 @@ def test_nodes_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
         ),
     ]
     check("nodes.wide", shown(monkeypatch, Answers(nodes=nodes), "nodes", "-o", "wide"))
+
+
+def test_a_loss_is_told_in_sentences(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = control_pb2.WhatIfResponse(
+        moves=[
+            control_pb2.ImaginedMove(
+                stack="hello", service="web", slot=1, from_node="pi4", to_node="nas"
+            ),
+            control_pb2.ImaginedMove(
+                stack="hello", service="web", slot=2, from_node="nas", to_node="pi5", reason="why"
+            ),
+            control_pb2.ImaginedMove(stack="media", service="tv", slot=1, to_node="nas"),
+        ],
+        waiting=[
+            control_pb2.PlannedTask(
+                stack="hello",
+                service="big",
+                slot=1,
+                reason="node pi4 is down; none of 2 nodes will do: 2 lack memory",
+                objections=[
+                    control_pb2.Objection(node="nas", message="has 1 GiB, and 2 GiB is needed"),
+                    control_pb2.Objection(node="pi5", message="has 0 B, and 2 GiB is needed"),
+                ],
+            ),
+        ],
+        staying=[
+            control_pb2.PlannedTask(
+                stack="hello", service="db", slot=1, node="pi5", reason="its data is on pi5"
+            ),
+        ],
+        rooms=[
+            control_pb2.ImaginedRoom(
+                node="nas",
+                cpu_millis=4000,
+                cpu_reserved_before=500,
+                cpu_reserved_after=1500,
+                memory_bytes=8 << 30,
+                memory_reserved_before=2 << 30,
+                memory_reserved_after=7 << 30,
+                tasks_before=3,
+                tasks_after=5,
+            ),
+            control_pb2.ImaginedRoom(node="pi5", cpu_millis=4000, memory_bytes=8 << 30),
+        ],
+    )
+    asked = ("whatif", "node-down", "pi4", "--with-drain", "pi5")
+    check("whatif.txt", shown(monkeypatch, Answers(what_if=[answer]), *asked, code=1))
 
 
 def test_events_call_things_by_their_names(monkeypatch: pytest.MonkeyPatch) -> None:
