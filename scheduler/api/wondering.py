@@ -45,7 +45,7 @@ class Wondering(Answering):
             raise Invalid(problems)
         change, notices = _change(authority, snapshot, request)
         try:
-            after = imagining.imagine(snapshot, change)
+            after = imagining.imagine(snapshot, change, looked_max=imagining.LOOKED_MAX)
         except imagining.TooMuch:
             raise TooLarge(
                 "so many tasks would move one after the other that it is not thought through:"

@@ -50,6 +50,7 @@ class Overlay:
         self._base = base
         self._over = Tables()
         self._hidden: set[str] = set()
+        self._affected: set[ServiceId] = set()  # services of which a task is hidden
         for change in changes:
             if isinstance(change, Put):
                 self._over.put(change.value, self._base.version(change.key) or 1)
@@ -57,6 +58,8 @@ class Overlay:
             elif isinstance(change, Delete):
                 self._over.drop(change.key)
                 self._hidden.add(change.key)
+            if change.key.startswith("tasks/"):
+                self._affected.add(ServiceId(change.key.split("/", 2)[1]))
 
     @property
     def cluster(self) -> Cluster | None:
@@ -145,6 +148,8 @@ class Overlay:
 
     def tasks_of_service(self, service: ServiceId) -> list[Task]:
         """See View."""
+        if service not in self._affected:
+            return self._base.tasks_of_service(service)
         found = self._over.tasks_of_service(service) + self._shown(
             self._base.tasks_of_service(service)
         )
@@ -152,6 +157,8 @@ class Overlay:
 
     def tasks_of_slot(self, service: ServiceId, slot: int) -> list[Task]:
         """See View."""
+        if service not in self._affected:
+            return self._base.tasks_of_slot(service, slot)
         found = self._over.tasks_of_slot(service, slot) + self._shown(
             self._base.tasks_of_slot(service, slot)
         )

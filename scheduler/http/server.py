@@ -2,7 +2,8 @@
 
 Reads only, on a port of its own, so that a scraper can neither change anything nor get in
 the way of agents. The exposition is made in one piece on the event loop: it is bounded by
-what the cluster has and asked for every few seconds.
+what the cluster has and asked for every few seconds. What losses would cost is brought up to
+date before, node by node (`losses`).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from prometheus_client.registry import Collector
 
 from scheduler.cluster.snapshot import Snapshot
 from scheduler.http import views
+from scheduler.http.losses import Losses
 
 NOT_LEADING = "this scheduler does not lead; ask the leader"
 
@@ -42,15 +44,16 @@ class Source:
 class _StateCollector(Collector):
     """Turns a snapshot into metrics when somebody scrapes."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, losses: Losses) -> None:
         self._source = source
+        self._losses = losses
 
     def describe(self) -> list[Metric]:
         return []  # registering must not look at a snapshot
 
     def collect(self) -> Iterator[Metric]:
         standing = self._source.standing()
-        for family in views.families(standing, self._source.snapshot()):
+        for family in views.families(standing, self._source.snapshot(), self._losses.found):
             kind = CounterMetricFamily if family.is_counter else GaugeMetricFamily
             metric = kind(family.name, family.help, labels=family.labels)
             for labels, value in family.samples:
@@ -68,7 +71,8 @@ class HttpServer:
     def __init__(self, source: Source) -> None:
         """Nothing listens before `start`."""
         self._source = source
-        source.registry.register(_StateCollector(source))
+        self._losses = Losses(source.snapshot, lambda: source.standing().commits)
+        source.registry.register(_StateCollector(source, self._losses))
         ProcessCollector(registry=source.registry)
         application = web.Application()
         application.router.add_get("/metrics", self._metrics)
@@ -94,6 +98,7 @@ class HttpServer:
         await self._runner.cleanup()
 
     async def _metrics(self, _: web.Request) -> web.Response:
+        await self._losses.refresh()
         body = generate_latest(self._source.registry)
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
 

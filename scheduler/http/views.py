@@ -15,11 +15,12 @@ from itertools import accumulate
 from typing import Any
 
 from homeport.lifecycle import Desired, TaskState
-from homeport.model import Availability, Node, Service, Task
+from homeport.model import Availability, Node, NodeId, Service, Task
 from homeport.spec import Pairs
 from scheduler.cluster.observed import is_ready
 from scheduler.cluster.snapshot import Snapshot
 from scheduler.cluster.stats import BOUNDS_SECONDS, Durations, Stats
+from scheduler.reconcile.losses import LOOKED_MAX, NODES_MAX, TASKS_MAX, Loss
 
 Labels = tuple[str, ...]
 
@@ -59,8 +60,13 @@ class Standing:
     stats: Stats | None = None  # while this scheduler leads
 
 
-def families(standing: Standing, snapshot: Snapshot | None) -> list[Family]:
-    """All metrics that follow from the cluster's state; only the leader has a snapshot."""
+def families(
+    standing: Standing, snapshot: Snapshot | None, lost: Mapping[NodeId, Loss] | None = None
+) -> list[Family]:
+    """All metrics that follow from the cluster's state; only the leader has a snapshot.
+
+    `lost`: what the loss of each node would cost, of those of which it was worked out.
+    """
     found = [
         Family(
             name="homeport_build_info",
@@ -107,6 +113,7 @@ def families(standing: Standing, snapshot: Snapshot | None) -> list[Family]:
         )
         found.extend(_services(snapshot))
         found.extend(_nodes(snapshot))
+        found.extend(_losses(snapshot, lost or {}))
     return found
 
 
@@ -289,6 +296,38 @@ def _nodes(snapshot: Snapshot) -> Iterator[Family]:
             ((node.name,), seen[node.id].last_seen_ms / 1000)
             for node in nodes
             if seen[node.id].last_seen_ms
+        ),
+    )
+
+
+_TOLD = (
+    f" Not of clusters with more than {NODES_MAX} nodes or {TASKS_MAX} tasks,"
+    f" nor of nodes whose services have more than {LOOKED_MAX} slots together."
+)
+
+
+def _losses(snapshot: Snapshot, lost: Mapping[NodeId, Loss]) -> Iterator[Family]:
+    named = [(node.name, lost[node.id]) for node in snapshot.stored.nodes() if node.id in lost]
+    yield Family(
+        name="homeport_node_loss_survivable",
+        help="Whether all that runs now would run without this node." + _TOLD,
+        labels=("node",),
+        samples=tuple(
+            ((name,), float(not (loss.pinned or loss.unplaceable))) for name, loss in named
+        ),
+    )
+    yield Family(
+        name="homeport_node_loss_waiting_slots",
+        help="Slots that run now and would be without a node if this one were lost: pinned, since"
+        " their data is there, or unplaceable, since no other node takes them." + _TOLD,
+        labels=("node", "reason"),
+        samples=tuple(
+            sample
+            for name, loss in named
+            for sample in (
+                ((name, "pinned"), float(loss.pinned)),
+                ((name, "unplaceable"), float(loss.unplaceable)),
+            )
         ),
     )
 

@@ -49,6 +49,7 @@ class Imagined:
     moves: tuple[Move, ...] = ()
     waiting: tuple[Planned, ...] = ()  # wanted, and without a node
     lost: int = 0  # those of them that run now
+    pinned: int = 0  # those of the lost whose data is where they run
     staying: tuple[Planned, ...] = ()  # on drained nodes, which they would not leave
     replaced: int = 0  # tasks that would be replaced where they are
     ended: int = 0  # tasks of global services that would end with their node
@@ -60,7 +61,7 @@ def compare(after: After, change: Imagining) -> Imagined:
     moves: list[Move] = []
     waiting: list[Planned] = []
     staying: list[Planned] = []
-    lost = replaced = ended = 0
+    lost = pinned = replaced = ended = 0
     for service_id in after.looked:
         service = after.snapshot.stored.service(service_id)
         if service is None:
@@ -80,12 +81,14 @@ def compare(after: After, change: Imagining) -> Imagined:
             elif (without := _without(after, service, number, old)) is not None:
                 waiting.append(without)
                 lost += old is not None
+                pinned += old is not None and old.pinned
             elif old is not None and service.mode.is_global:
                 ended += 1
     return Imagined(
         moves=tuple(moves),
         waiting=tuple(waiting),
         lost=lost,
+        pinned=pinned,
         staying=tuple(staying),
         replaced=replaced,
         ended=ended,

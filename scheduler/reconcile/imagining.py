@@ -81,20 +81,27 @@ class After:
     taken: dict[NodeId, Taken]  # of the nodes before
 
 
-def imagine(snapshot: Snapshot, change: Imagining, fleet: Fleet | None = None) -> After:
+def imagine(
+    snapshot: Snapshot,
+    change: Imagining,
+    fleet: Fleet | None = None,
+    looked_max: int = LOOKED_MAX,
+) -> After:
     """The cluster after the change, once nothing moves any more. Raises TooMuch.
 
     `fleet`: a copy of the snapshot's that is kept by the answer; not for an apply.
     """
-    world = _World(snapshot, change, fleet)
+    world = _World(snapshot, change, fleet, looked_max)
     due = _concerned(world.snapshot, change)
     looked = dict.fromkeys(due)
     while due:
-        changed = world.look(due)
-        if not changed:
+        placed, changed = world.look(due)
+        if not placed and not changed:
             break
-        # What became free, or came near, may be what a waiting slot waits for.
-        due = sorted({*changed, *world.waiting, *world.stays})
+        # What became free, or came near, may be what a waiting slot waits for. A service whose
+        # slots have all been given a node wants no more, unless a drain goes on with its next.
+        more = placed if change.drained else []
+        due = sorted({*changed, *more, *world.waiting, *world.stays})
     return After(
         before=snapshot,
         snapshot=world.snapshot,
@@ -140,13 +147,15 @@ def _is_left_alone(snapshot: Snapshot, service_id: ServiceId) -> bool:
 class _World:
     """The imagined cluster while it comes to rest."""
 
-    def __init__(self, snapshot: Snapshot, change: Imagining, fleet: Fleet | None) -> None:
+    def __init__(
+        self, snapshot: Snapshot, change: Imagining, fleet: Fleet | None, looked_max: int
+    ) -> None:
         self.waiting: dict[ServiceId, dict[int, Waiting]] = {}
         self.stays: dict[ServiceId, list[Ask]] = {}
         self._base = snapshot
         self._touched = frozenset(change.touched)
         self._changes: dict[str, Change] = {}  # by key: the latest of each record
-        self._looked = 0
+        self._left = looked_max
         self._observed = snapshot.observed.copy()
         for node in change.down:
             seen = self._observed.node(node)
@@ -172,16 +181,22 @@ class _World:
 
     # ------------------------------------------------------------ one look
 
-    def look(self, due: Sequence[ServiceId]) -> list[ServiceId]:
-        """Look at these services once, as the controller does; those for which it did something."""
-        changes: dict[str, tuple[Change, ServiceId]] = {}
+    def look(self, due: Sequence[ServiceId]) -> tuple[list[ServiceId], list[ServiceId]]:
+        """Look at these services once, as the controller does.
+
+        Returns those that were given tasks, and those for which something else was done.
+        """
+        changes: dict[str, Change] = {}
+        changed: dict[ServiceId, None] = {}
         vacancies: list[Vacancy] = []
         for service in due:
             self._count(service)
             decision = reconcile.decide(self.snapshot, self.fleet, service)
             for each in decision.changes:
-                if (obeyed := self._obeyed(each)) is not None:
-                    changes.setdefault(obeyed.key, (obeyed, service))
+                obeyed = self._obeyed(each)
+                if obeyed is not None and obeyed.key not in changes:
+                    changes[obeyed.key] = obeyed
+                    changed[service] = None
             vacancies += [self._now(each) for each in decision.vacancies]
             self.stays.pop(service, None)
             if decision.stays:
@@ -190,13 +205,13 @@ class _World:
         for service in due:
             self.waiting.pop(service, None)
         self.waiting |= result.waiting
-        for service, placed in result.changes.items():
-            for each in placed:
-                changes.setdefault(each.key, (each, service))
+        for proposed in result.changes.values():
+            for each in proposed:
+                changes.setdefault(each.key, each)
         for answer in result.placed:
             self._observed.statuses[answer.ask.task] = _running(answer.ask.task)
-        self._do([each for each, _ in changes.values()])
-        return sorted({service for _, service in changes.values()})
+        self._do(list(changes.values()))
+        return list(result.changes), list(changed)
 
     def _now(self, vacancy: Vacancy) -> Vacancy:
         """Without what only time heals; for an apply also without what must come first."""
@@ -206,8 +221,8 @@ class _World:
     def _count(self, service_id: ServiceId) -> None:
         service = self.snapshot.stored.service(service_id)
         wanted = len(replicas.wanted(service)) if service is not None else 0
-        self._looked += 1 + max(wanted, len(self.snapshot.stored.tasks_of_service(service_id)))
-        if self._looked > LOOKED_MAX:
+        self._left -= 1 + max(wanted, len(self.snapshot.stored.tasks_of_service(service_id)))
+        if self._left < 0:
             raise TooMuch
 
     def _obeyed(self, change: Change) -> Change | None:

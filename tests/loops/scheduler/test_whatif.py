@@ -116,7 +116,7 @@ async def test_more_than_can_be_thought_through_is_refused(api, monkeypatch):
 
 async def test_an_apply_is_told_without_being_made(api):
     asked = Request(apply=stack(service("web", replicas=2, memory=3 * GIB), service("x", 9 * GIB)))
-    before = api.mirror.revision
+    before = api.mirror.newest
     answer = await api.control.WhatIf(asked)
     moves = [(m.stack, m.service, m.slot, m.from_node, m.to_node) for m in answer.moves]
     assert moves == [("lab", "web", 1, "", "nas"), ("lab", "web", 2, "", "pi4")]
@@ -130,7 +130,7 @@ async def test_an_apply_is_told_without_being_made(api):
     room = answer.rooms[0]
     assert (room.node, room.memory_bytes) == ("nas", 4 * GIB)
     assert (room.memory_reserved_before, room.memory_reserved_after) == (0, 3 * GIB)
-    assert api.mirror.revision == before
+    assert api.mirror.newest == before
     assert api.authority.mirror.tables.stack("lab") is None
 
 

@@ -9,6 +9,7 @@ from scheduler.cluster.observed import Refusal, Waiting
 from scheduler.cluster.stats import PLACED, Stats
 from scheduler.http import views
 from scheduler.http.views import Standing
+from scheduler.reconcile.losses import Loss
 from tests.builders import World, spec
 
 STANDING = Standing(version="1.2.3", is_leader=True, store="sqlite", sessions=2, commits=7)
@@ -177,3 +178,21 @@ def test_what_the_control_loop_took_is_shown_while_it_runs():
     assert [counted[bound] for bound in ("0.0005", "0.25", "0.5", "5", "+Inf")] == [1, 1, 2, 2, 3]
     assert reconciling.sum_seconds == 60.3005
     assert views.histograms(STANDING) == []
+
+
+def test_what_a_loss_would_cost_is_told_of_the_nodes_that_were_looked_at():
+    world = World()
+    for number, name in enumerate("abc", start=1):
+        world.add_node(name, number)
+    lost = {"node-a": Loss(), "node-b": Loss(pinned=1, unplaceable=2), "node-gone": Loss()}
+    found = {
+        family.name: dict(family.samples)
+        for family in views.families(STANDING, world.snapshot(), lost)
+    }
+    assert found["homeport_node_loss_survivable"] == {("a",): 1, ("b",): 0}
+    assert found["homeport_node_loss_waiting_slots"] == {
+        ("a", "pinned"): 0,
+        ("a", "unplaceable"): 0,
+        ("b", "pinned"): 1,
+        ("b", "unplaceable"): 2,
+    }

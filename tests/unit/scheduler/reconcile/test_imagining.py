@@ -145,12 +145,13 @@ def test_a_node_that_is_down_already_is_no_loss_any_more():
     assert (waits(found), found.lost) == ([], 0)
 
 
-def test_what_a_loss_needs_more_than_a_scheduler_may_think_is_refused(monkeypatch):
+def test_more_than_a_scheduler_may_think_about_is_refused():
     world = world_of("a", "b")
     running(world, spec("web", replicas=3))
-    monkeypatch.setattr(imagining, "LOOKED_MAX", 3)
+    change = Imagining(down=("node-a",))
+    imagine(world.snapshot(), change, looked_max=4)
     with pytest.raises(imagining.TooMuch):
-        down(world, "a")
+        imagine(world.snapshot(), change, looked_max=3)
 
 
 # ---------------------------------------------------------------- a node that is drained
