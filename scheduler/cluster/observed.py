@@ -57,6 +57,7 @@ class Liveness:
     """What is known of a node's agent in this epoch."""
 
     state: NodeState = NodeState.UNKNOWN
+    unheard: bool = False  # nothing was heard of it in this epoch
     reported: bool = False  # a complete report came in during this epoch
     session: str = ""  # empty: no session is open
     boot_id: str = ""

@@ -2,7 +2,8 @@
 
 Times are the scheduler's boot time in seconds. A newcomer's mistake: judging a node by
 what this leader did not observe. A node that has not been heard in this epoch is UNKNOWN,
-counts as last seen when the epoch began, and is never SUSPECT.
+counts as last seen when the epoch began, and is SUSPECT only once the leader has led for as
+long as a node's lease: before that nothing moves anyway.
 """
 
 from __future__ import annotations
@@ -23,13 +24,19 @@ ALTERNATION_SECONDS = 600.0
 
 def unheard(now: float) -> Liveness:
     """A known node at the beginning of an epoch."""
-    return Liveness(state=NodeState.UNKNOWN, last_seen=now, since=now)
+    return Liveness(state=NodeState.UNKNOWN, unheard=True, last_seen=now, since=now)
 
 
 def unjudged(old: Liveness, now: float) -> Liveness:
     """Nobody could be heard until now: as at the beginning of an epoch."""
     return replace(
-        old, state=NodeState.UNKNOWN, reported=False, last_seen=now, since=now, leaving=False
+        old,
+        state=NodeState.UNKNOWN,
+        unheard=True,
+        reported=False,
+        last_seen=now,
+        since=now,
+        leaving=False,
     )
 
 
@@ -51,6 +58,7 @@ def seen(old: Liveness, now: float, now_ms: int) -> Liveness:
     return replace(
         old,
         state=NodeState.READY,
+        unheard=False,
         # After a silence what was known of its tasks is old: a report says how they are now.
         reported=old.reported and old.state is NodeState.UNKNOWN,
         since=now,
@@ -103,7 +111,9 @@ def overdue(old: Liveness, now: float, timers: Timers, *, lenient: bool = False)
         return (
             None if old.state is NodeState.DOWN else replace(old, state=NodeState.DOWN, since=now)
         )
-    if old.state is NodeState.READY and silent >= threshold(old, timers, lenient=lenient):
+    if old.state not in (NodeState.READY, NodeState.UNKNOWN):
+        return None
+    if silent >= threshold(old, timers, lenient=lenient):
         return replace(old, state=NodeState.SUSPECT, since=now)
     return None
 
@@ -115,14 +125,14 @@ def down_after(old: Liveness, timers: Timers) -> float:
     rights only up to the beginning of this epoch. But a store may take a leader's key away
     wrongly (etcd 15247), and that one goes on for as long as its own lease.
     """
-    if old.state is NodeState.UNKNOWN:
+    if old.unheard:
         return timers.down_seconds + timers.leader_lease_seconds
     return timers.down_seconds
 
 
 def threshold(old: Liveness, timers: Timers, *, lenient: bool) -> float:
-    """Seconds of silence after which a READY node is suspected."""
-    if old.restarting:
+    """Seconds of silence after which a READY or UNKNOWN node is suspected."""
+    if old.restarting or old.state is NodeState.UNKNOWN:
         return timers.node_lease_seconds
     if lenient:
         return min(2 * timers.suspect_seconds, max(LENIENT_MAX_SECONDS, timers.suspect_seconds))
@@ -135,7 +145,7 @@ def next_check(
     """Boot time at which `overdue` may next say something of one of these nodes."""
     times = [now + timers.down_seconds]
     for node, each in liveness.items():
-        if each.state is NodeState.READY:
+        if each.state in (NodeState.READY, NodeState.UNKNOWN):
             is_lenient = lenient.get(node, 0.0) > now
             times.append(each.last_seen + threshold(each, timers, lenient=is_lenient))
         elif each.state is not NodeState.DOWN:

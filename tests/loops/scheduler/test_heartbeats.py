@@ -142,11 +142,15 @@ async def test_silence_is_noticed_at_its_exact_time(leader):
     assert [at for at, _ in found[1:]] == pytest.approx([5.0, 17.0], abs=0.11)
 
 
-async def test_a_node_that_this_leader_never_heard_is_unknown_and_then_down(leader):
+async def test_a_node_that_this_leader_never_heard_is_suspected_after_a_lease_and_then_down(leader):
     joined = await leader.join()
     assert leader.state(joined.node_id) is NodeState.UNKNOWN
-    await asyncio.sleep(21.5)
+    await asyncio.sleep(14.5)
     assert leader.state(joined.node_id) is NodeState.UNKNOWN
+    await asyncio.sleep(1)
+    assert leader.state(joined.node_id) is NodeState.SUSPECT
+    await asyncio.sleep(6)
+    assert leader.state(joined.node_id) is NodeState.SUSPECT
     await asyncio.sleep(1)
     assert leader.state(joined.node_id) is NodeState.DOWN
 

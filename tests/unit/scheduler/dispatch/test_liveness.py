@@ -51,8 +51,8 @@ def states_over_time(node, *, lenient=False, until=140.0):
         pytest.param(
             liveness.unheard(100.0),
             False,
-            [(122.0, NodeState.DOWN)],
-            id="one that this leader never heard is not suspected, and down a leader's lease later",
+            [(115.0, NodeState.SUSPECT), (122.0, NodeState.DOWN)],
+            id="one that this leader never heard is suspected after 15 s, and down after 22 s",
         ),
         pytest.param(
             liveness.going_down(ready(), 100.0),
