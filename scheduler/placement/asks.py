@@ -58,13 +58,7 @@ class Ask:
 
     def on(self, node: NodeId) -> Held:
         """What the task would take on this node."""
-        return Held(
-            service=self.service,
-            node=node,
-            needs=self.needs,
-            fixes_volumes=self.fixes_volumes,
-            name=self.name,
-        )
+        return Held(self.service, node, self.needs, self.fixes_volumes, self.name)
 
 
 class Placed(NamedTuple):

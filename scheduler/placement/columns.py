@@ -60,6 +60,7 @@ class Columns:
         """No nodes."""
         self.rows: list[Candidate] = []
         self.table: Floats = np.zeros((WIDTH, 0))
+        self.scratch: Floats = np.zeros((2, 0))  # for whoever computes something of all rows
         self.end = 0  # how many changes of rows have been logged
         # What others have computed from the arrays, by their own names; void with the shape.
         self.derived: dict[str, Any] = {}
@@ -148,6 +149,7 @@ class Columns:
             candidate.row = -1
         self.rows = in_order(candidates)
         self.table = np.zeros((WIDTH, len(self.rows)))
+        self.scratch = np.zeros((2, len(self.rows)))
         for row, candidate in enumerate(self.rows):
             candidate.row = row
             self.table[:, row] = _numbers(candidate)
@@ -179,7 +181,10 @@ class Columns:
             # To look at so many rows one by one pays for nobody.
             self._origin, begin = self.end, 0
         self.end += len(changed)
-        self._log[begin : begin + len(changed)] = changed
+        if len(changed) == 1:
+            self._log[begin] = changed[0]
+        else:
+            self._log[begin : begin + len(changed)] = changed
 
 
 def _generic(candidate: Candidate, kind: str) -> int:

@@ -36,6 +36,8 @@ def place(fleet: Fleet, batch: Sequence[Ask]) -> list[Placed | Unplaced]:
     Placing only ever takes room, so once an ask finds no node, no later ask of its kind
     in the batch does: they share its refusals.
     """
+    if len(batch) == 1:
+        return [_place_one(fleet, batch[0])]
     answers: list[Placed | Unplaced] = []
     hopeless: dict[tuple[object, ...], tuple[Refusal, ...]] = {}
     is_grouped = False
@@ -77,8 +79,8 @@ def is_placeable(fleet: Fleet, ask: Ask) -> bool:
 
 def _kinds(batch: Sequence[Ask]) -> Iterable[list[Ask]]:
     """The asks in the defined order, those of one kind that follow each other together."""
-    if len(batch) < 2:
-        return [list(batch)] if batch else []
+    if not batch:
+        return []
     groups: dict[tuple[int, str, str], list[Ask]] = {}
     mixed = set()  # groups with more than one kind
     unsorted = set()
@@ -156,8 +158,10 @@ def _few(fleet: Fleet, ask: Ask) -> list[Candidate] | None:
     if ask.only is not None:
         node = fleet.candidates.get(ask.only)
         return [] if node is None else [node]
+    if not ask.needs.volumes or not ask.fixes_volumes:
+        return None
     homes = [nodes for each in ask.needs.volumes if (nodes := fleet.homes.get(each))]
-    if not homes or not ask.fixes_volumes:
+    if not homes:
         return None
     common: list[NodeId] = [node for node in homes[0] if all(node in nodes for nodes in homes)]
     return in_order(found for node in common if (found := fleet.candidates.get(node)) is not None)

@@ -152,11 +152,9 @@ class Fleet:
             if old == entry and self.grants.get(task, ()) == grants:
                 return
             self.task_removed(task)
-        entry = self.presence(entry.service).share(entry)
-        self.held[task] = entry
+        self.held[task] = self._take(entry, 1, grants)
         if grants:
             self.grants[task] = grants
-        self._take(entry, 1, grants)
         if entry.fixes_volumes:
             for volume in entry.needs.volumes:
                 self.volume_added(volume, entry.node)
@@ -181,7 +179,8 @@ class Fleet:
         """The opposite of `volume_added`."""
         _less(self.homes, volume, node)
 
-    def _take(self, entry: Held, times: int, grants: tuple[Grant, ...]) -> None:
+    def _take(self, entry: Held, times: int, grants: tuple[Grant, ...]) -> Held:
+        """Count tasks of a kind; returns the value that all of them share."""
         if entry.needs.devices:
             self.census.count(entry.needs, times)
         if entry.needs.neighbours:
@@ -199,7 +198,7 @@ class Fleet:
             self.columns.touch(candidate)
             if self.tallies:
                 self.tallies.taken(entry, [(candidate, times)])
-        self._presence[entry.service].count(entry, candidate.row, times)
+        return self.presence(entry.service).count(entry, candidate.row, times)
 
     # ------------------------------------------------------------ questions
 

@@ -23,6 +23,8 @@ def concerns(fleet: Fleet, ask: Ask) -> bool:
 
 def is_opposed(fleet: Fleet, ask: Ask) -> bool:
     """Whether any task must be apart from this one."""
+    if not fleet.tallies.has_opposing:
+        return False
     tags = tallies.of_class(ask.needs, ask.name)
     return any(fleet.tallies.opposing(tag) for tag in tags)
 

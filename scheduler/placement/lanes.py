@@ -38,6 +38,7 @@ Counts = npt.NDArray[np.int64]
 NEVER = -np.inf
 FEW_ROWS = 3
 """So many changed rows are looked at one by one, more of them with arrays."""
+_HALF = np.array(0.5)
 LANES_BYTES = 16 << 20
 LANES_MIN = 64
 
@@ -45,7 +46,7 @@ LANES_MIN = 64
 class Profile:
     """What a class asks, made ready for arrays; one for each class and kind of exclusion."""
 
-    __slots__ = ("bonus", "checks", "fresh", "limits", "need", "needs", "packs")
+    __slots__ = ("bonus", "checks", "cpu", "fresh", "limits", "memory", "needs", "packs")
 
     def __init__(self, ask: Ask, bonus: Floats, fresh: Floats, packs: bool) -> None:
         """`bonus`: what each node has by what it is; NEVER where the task cannot be.
@@ -57,7 +58,9 @@ class Profile:
         self.bonus = bonus
         self.fresh = fresh
         self.packs = packs
-        self.need = np.array([[needs.cpu_millis], [needs.memory_bytes]], dtype=np.float64)
+        # Of no dimension: NumPy takes them sooner than Python's numbers.
+        self.cpu = np.array(needs.cpu_millis, dtype=np.float64)
+        self.memory = np.array(needs.memory_bytes, dtype=np.float64)
         wanted = (
             (CPU, needs.cpu_millis, filters.cpu),
             (MEMORY, needs.memory_bytes, filters.memory),
@@ -171,22 +174,24 @@ class Lane:
         if rows is not None and len(rows) > len(self.score) // 4 + FEW_ROWS:
             rows = None
         if rows is None:
-            self.score[:] = self._points_of(columns.table, self._own)
+            self._points_of(columns.table, self._own, columns.scratch, self.score)
         elif len(rows) <= FEW_ROWS:
             for row in rows.tolist():
                 self.score[row] = self.points(row, columns.rows[row])
         else:
             part = columns.table[: BASE + 1].take(rows, axis=1)
-            self.score[rows] = self._points_of(part, self._own.take(rows))
+            self.score[rows] = self._points_of(part, self._own.take(rows), part, part[BASE])
         if board is not None and not self.is_smooth:
             where, steps = board.steps(rows, self.profile.needs, typical)
             self.score[where] += np.where(steps > IMPOSSIBLE, steps * points.FRAGMENT, NEVER)
 
-    def _points_of(self, table: Floats, own: Floats) -> Floats:
-        free = table[CPU : MEMORY + 1] - self.profile.need
-        return _points(
-            free, table[CPU_UNIT : MEMORY_UNIT + 1], table[BASE], own, self.profile.packs
-        )
+    def _points_of(self, table: Floats, own: Floats, free: Floats, out: Floats) -> Floats:
+        """The points of the rows of a table, in `out`; two lines of `free` are lost."""
+        profile = self.profile
+        np.subtract(table[CPU], profile.cpu, out=free[CPU])
+        np.subtract(table[MEMORY], profile.memory, out=free[MEMORY])
+        units = table[CPU_UNIT : MEMORY_UNIT + 1]
+        return _points(free[: MEMORY + 1], units, table[BASE], own, profile.packs, out)
 
     def points(self, row: int, candidate: Candidate) -> float:
         """The points of one row, as its candidate is now."""
@@ -196,7 +201,10 @@ class Lane:
 
     def fits(self, fleet: Fleet, ask: Ask, candidate: Candidate) -> bool:
         """Whether a node that can be has room."""
-        return all(rule(fleet, ask, candidate) is None for rule in self.profile.checks)
+        for rule in self.profile.checks:  # noqa: SIM110 (a generator takes twice as long)
+            if rule(fleet, ask, candidate) is not None:
+                return False
+        return True
 
     def _packing(self, candidate: Candidate) -> int:
         low = (
@@ -233,32 +241,36 @@ class Lane:
         """
         profile, limit = self.profile, points.COUNT_MAX
         table = columns.table[: TASKS + 1].take(rows, axis=1)
-        free = table[CPU : MEMORY + 1, None] - profile.need[:, None] * (more + 1)
+        free = np.empty((2, len(more), len(rows)))
+        np.subtract(table[CPU], profile.cpu * (more + 1), out=free[0])
+        np.subtract(table[MEMORY], profile.memory * (more + 1), out=free[1])
         base = (limit - np.minimum(table[TASKS] + more, limit)) * points.TASK_COST
         own = profile.bonus.take(rows)
         if not profile.packs:
             few = limit - np.minimum(self.here.take(rows) + more, limit)
             own = own + few * (1 << points.SERVICE_SHIFT)
-        return _points(free, table[CPU_UNIT : MEMORY_UNIT + 1, None], base, own, profile.packs)
+        units = table[CPU_UNIT : MEMORY_UNIT + 1, None]
+        return _points(free, units, base, own, profile.packs, free[0])
 
 
-def _points(free: Floats, units: Floats, base: Floats, own: Floats, packs: bool) -> Floats:
-    """The points of rows of which so much is left with the task; whatever it is, if that is less.
+def _points(
+    free: Floats, units: Floats, base: Floats, own: Floats, packs: bool, out: Floats
+) -> Floats:
+    """The points, in `out`, of rows of which so much cpu and memory is left with the task.
 
-    `free` is lost: an array less to make.
+    Whatever it is, if that is less than nothing. `free` is lost.
     """
     np.divide(free, units, out=free)
     np.floor(free, out=free)
-    result: Floats = free[0]
-    np.add(result, free[1], out=result)
-    np.multiply(result, 0.5, out=result)
-    np.floor(result, out=result)
-    np.add(result, base, out=result)
+    both = np.add(free[0], free[1], out=free[0])
+    np.multiply(both, _HALF, out=both)
+    np.floor(both, out=both)
+    np.add(both, base, out=out)
     if packs:
-        np.subtract(points.FULLNESS, result, out=result)
-        result[result == np.inf] = NEVER
-    np.add(result, own, out=result)
-    return result
+        np.subtract(points.FULLNESS, out, out=out)
+        out[out == np.inf] = NEVER
+    np.add(out, own, out=out)
+    return out
 
 
 class Lanes:

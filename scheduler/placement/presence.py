@@ -37,20 +37,23 @@ class Presence:
         self.listeners: list[Listener] = []
         self._shares: dict[tuple[str, bool], _Shares] = {}  # by class, and if it fixes volumes
 
-    def share(self, entry: Held) -> Held:
-        """The value that all tasks of this kind share, on this node; `count` follows."""
-        return self._of_kind(entry).held.setdefault(entry.node, entry)
+    def count(self, entry: Held, row: int, times: int) -> Held:
+        """So many tasks more, or fewer, of this kind on its node, which has this row.
 
-    def count(self, entry: Held, row: int, times: int) -> None:
-        """So many tasks more, or fewer, of this kind; `row` is that of their node."""
+        Returns the value that they share.
+        """
         node, shares = entry.node, self._of_kind(entry)
-        count = shares.count(node, times)
+        shared = shares.held.setdefault(node, entry)
+        count = _count(shares.tasks, node, times)
+        if not count:
+            del shares.held[node]
+            if not shares.held:
+                del self._shares[entry.needs.text, entry.fixes_volumes]
         if shares.tasks is not self.nodes:
             count = _count(self.nodes, node, times)
-        if not shares.tasks:
-            del self._shares[entry.needs.text, entry.fixes_volumes]
         for listener in self.listeners:
             listener.counted(row, count, times)
+        return shared
 
     def add(self, kind: Held, nodes: list[NodeId], rows: list[int], times: list[int]) -> list[Held]:
         """So many tasks more of one kind on each of these nodes, all different: what they share.
@@ -108,13 +111,6 @@ class _Shares:
         """By node."""
         self.held = held
         self.tasks = tasks
-
-    def count(self, node: NodeId, times: int) -> int:
-        """So many more on this node; returns how many there are."""
-        count = _count(self.tasks, node, times)
-        if not count:
-            del self.held[node]
-        return count
 
 
 def _count(counts: dict[NodeId, int], node: NodeId, times: int) -> int:

@@ -69,6 +69,11 @@ class Tallies:
         other._opposed = {tag: dict(keys) for tag, keys in self._opposed.items()}
         return other
 
+    @property
+    def has_opposing(self) -> bool:
+        """Whether any task must be apart from others."""
+        return bool(self._opposed)
+
     def opposing(self, tag: str) -> Iterable[str]:
         """The labels by which tasks of a tag must stay apart from some others."""
         return self._opposed.get(tag, ())
