@@ -10,7 +10,7 @@ and of what rollouts have seen running.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from homeport.lifecycle import TERMINAL, TaskState, Writer, is_legal
@@ -48,7 +48,7 @@ class Waiting:
     generation: int
     since_ms: int  # wall clock
     reason: str = ""  # a sentence
-    refusals: tuple[Refusal, ...] = ()
+    refusals: Sequence[Refusal] = ()
     not_before: float = 0.0  # boot time: a back-off between replacements
 
 

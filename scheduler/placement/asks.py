@@ -6,7 +6,7 @@ placement is assumed under its final id and the record's echo changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import repeat
@@ -87,4 +87,4 @@ class Unplaced:
     """No node will do; why not, node by node in the order of names."""
 
     ask: Ask
-    refusals: tuple[Refusal, ...]
+    refusals: Sequence[Refusal]

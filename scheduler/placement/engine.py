@@ -18,7 +18,7 @@ import numpy as np
 
 from homeport.model import NodeId
 from scheduler.cluster.observed import Refusal
-from scheduler.placement import filters, grouping, reference, runs
+from scheduler.placement import filters, grouping, reference, refusing, runs
 from scheduler.placement.asks import Ask, Placed, Unplaced
 from scheduler.placement.candidates import Candidate, in_order
 from scheduler.placement.cells import Cells
@@ -39,7 +39,7 @@ def place(fleet: Fleet, batch: Sequence[Ask]) -> list[Placed | Unplaced]:
     if len(batch) == 1:
         return [_place_one(fleet, batch[0])]
     answers: list[Placed | Unplaced] = []
-    hopeless: dict[tuple[object, ...], tuple[Refusal, ...]] = {}
+    hopeless: dict[tuple[object, ...], Sequence[Refusal]] = {}
     is_grouped = False
     for asks in _kinds(batch):
         kind = asks[0].kind
@@ -209,11 +209,8 @@ def _best_by_cell(
     return None
 
 
-def _refusals(fleet: Fleet, ask: Ask) -> tuple[Refusal, ...]:
+def _refusals(fleet: Fleet, ask: Ask) -> Sequence[Refusal]:
     """Why each node in question will not do, the lowest name first."""
-    nodes = fleet.by_name() if ask.only is None else _few(fleet, ask) or []
-    return tuple(
-        refusal
-        for node in nodes
-        if (refusal := filters.first_refusal(fleet, ask, node)) is not None
-    )
+    if ask.only is None:
+        return refusing.refusals(fleet, ask)
+    return reference.choose(fleet, ask, _few(fleet, ask) or [])[1]

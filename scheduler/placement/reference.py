@@ -23,7 +23,7 @@ def place(fleet: Fleet, batch: Sequence[Ask]) -> list[Placed | Unplaced]:
     (`Requirements.is_grouped`) is asked again in the end, for as long as that places something.
     """
     answers: list[Placed | Unplaced] = []
-    hopeless: dict[tuple[object, ...], tuple[Refusal, ...]] = {}
+    hopeless: dict[tuple[object, ...], Sequence[Refusal]] = {}
     for ask in sorted(batch, key=lambda ask: ask.order):
         kind = ask.kind
         if (known := hopeless.get(kind)) is not None:
@@ -49,7 +49,7 @@ def ask_again(
     goes_on = bool(waiting) and any(isinstance(answer, Placed) for answer in answers)
     while goes_on:
         goes_on = False
-        hopeless: dict[tuple[object, ...], tuple[Refusal, ...]] = {}
+        hopeless: dict[tuple[object, ...], Sequence[Refusal]] = {}
         for place in waiting:
             ask = answers[place].ask
             if (known := hopeless.get(ask.kind)) is not None:

@@ -26,9 +26,7 @@ def mask(fleet: Fleet, ask: Ask) -> Mask:
     """True for each row whose node would do, were it empty and open."""
     result = _eligible(fleet, ask)
     if ask.needs_lease:
-        result &= _by(
-            fleet, "unfenced", _unfenced, lambda node: filters.fencing(fleet, ask, node) is None
-        )
+        result &= _by_rule(fleet, ask, "fencing")
     for node in ask.excluded:
         if (candidate := fleet.candidates.get(node)) is not None:
             result[candidate.row] = False
@@ -50,24 +48,18 @@ def domains(fleet: Fleet, ask: Ask, key: str) -> frozenset[str]:
 def _eligible(fleet: Fleet, ask: Ask) -> Mask:
     """`filters.is_eligible` of each row."""
     needs = ask.needs
-    result = _by(fleet, "drivers", _drivers, lambda node: filters.driver(fleet, ask, node) is None)
+    result = _by_rule(fleet, ask, "driver")
     if needs.os or needs.architecture:
-        result &= _by(
-            fleet, "platform", _platform, lambda node: filters.platform(fleet, ask, node) is None
-        )
+        result &= _by_rule(fleet, ask, "platform")
     if needs.oci_runtime:
-        result &= _by(
-            fleet, "runtimes", _runtimes, lambda node: filters.oci_runtime(fleet, ask, node) is None
-        )
+        result &= _by_rule(fleet, ask, "oci-runtime")
     for each in needs.constraints:
         result &= _constraint(fleet, each)
-    result &= _by(fleet, "taints", _taints, lambda node: filters.taint(fleet, ask, node) is None)
+    result &= _by_rule(fleet, ask, "taint")
     if needs.paths:
-        result &= _by(fleet, "paths", _paths, lambda node: filters.path(fleet, ask, node) is None)
+        result &= _by_rule(fleet, ask, "path")
     if needs.devices:
-        result &= _by(
-            fleet, "devices", _devices, lambda node: filters.device(fleet, ask, node) is None
-        )
+        result &= _by_rule(fleet, ask, "device")
     if needs.node:
         rows = fleet.columns.rows
         result &= np.array(
@@ -99,6 +91,12 @@ def _constraint(fleet: Fleet, constraint: Constraint) -> Mask:
     return _by(
         fleet, f"constraint:{key}", facts, lambda node: filters.holds(constraint, node.facts)
     )
+
+
+def _by_rule(fleet: Fleet, ask: Ask, name: str) -> Mask:
+    """Where a rule that looks at one aspect has nothing against the task."""
+    rule = filters.ALL[name]
+    return _by(fleet, *ASPECTS[name], lambda node: rule(fleet, ask, node) is None)
 
 
 def _by(fleet: Fleet, name: str, aspect: Aspect, holds: Callable[[Candidate], bool]) -> Mask:
@@ -134,3 +132,15 @@ def _paths(node: Candidate) -> Hashable:
 
 def _devices(node: Candidate) -> Hashable:
     return (node.device_patterns, node.devices)
+
+
+ASPECTS: dict[str, tuple[str, Aspect]] = {
+    "driver": ("drivers", _drivers),
+    "platform": ("platform", _platform),
+    "oci-runtime": ("runtimes", _runtimes),
+    "taint": ("taints", _taints),
+    "path": ("paths", _paths),
+    "device": ("devices", _devices),
+    "fencing": ("unfenced", _unfenced),
+}
+"""Of each rule that looks at one aspect of a node: that, under its name in the columns."""

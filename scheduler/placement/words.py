@@ -6,9 +6,11 @@ change it.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from scheduler.cluster.observed import Refusal
+from scheduler.placement.refusals import Refusals
 
 
 def sentence(refusal: Refusal, name: str) -> str:
@@ -20,9 +22,10 @@ def summary(refusals: Sequence[Refusal]) -> str:
     """Why nowhere, counted over nodes: `no node will do: 2 lack memory, 1 is not ready`."""
     if not refusals:
         return "there is no node that could run it"
-    counts: dict[str, int] = {}
-    for refusal in refusals:
-        counts[refusal.rule] = counts.get(refusal.rule, 0) + 1
+    if isinstance(refusals, Refusals):
+        counts = refusals.counts  # of as many nodes as there are, for each slot that waits
+    else:
+        counts = Counter(refusal.rule for refusal in refusals)
     if len(refusals) == 1:
         return f"the only node that could run it {_clause(refusals[0])}"
     said = [

@@ -37,7 +37,7 @@ class Planned:
     node: NodeId | None  # None: it would wait
     reason: str
     replaces: TaskId | None = None
-    refusals: tuple[Refusal, ...] = ()  # why not elsewhere, where it would wait
+    refusals: Sequence[Refusal] = ()  # why not elsewhere, where it would wait
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +47,7 @@ class NodeExplanation:
     node: NodeId
     name: str
     chosen: bool = False
-    refusals: tuple[Refusal, ...] = ()
+    refusals: Sequence[Refusal] = ()
     scores: tuple[tuple[str, int], ...] = ()  # part -> points; empty where it was refused
     total: int = 0
 

@@ -195,7 +195,7 @@ def _wait(
     result: Scheduled,
     vacancy: Vacancy,
     reason: str,
-    refusals: tuple[Refusal, ...] = (),
+    refusals: Sequence[Refusal] = (),
 ) -> None:
     before = snapshot.observed.waiting.get(vacancy.service, {}).get(vacancy.slot)
     result.waiting.setdefault(vacancy.service, {})[vacancy.slot] = Waiting(
