@@ -1,0 +1,24 @@
+"""The benchmark of two million containers, with a few: what it counts is what took place."""
+
+import pytest
+
+from tests.bench.placement import c2m
+
+
+@pytest.mark.parametrize("store", ["etcd", "sqlite"])
+def test_every_container_is_stored_acknowledged_and_heard_to_run(store):
+    found = c2m.measured(4, 1_050, store, deadline_seconds=120)
+    assert found.stored == 1_050
+    assert 0 < found.applied_seconds <= found.received_seconds <= found.heard_seconds
+    assert 4 <= found.messages <= 1_050
+    assert found.peak_mb >= found.attached_mb > 0
+    assert (found.store_peak_mb > 0) == (store == "etcd")
+    assert found.store_bytes > 0
+    assert set(found.cpu_seconds) >= {"scheduler", "agents"}
+
+
+def test_services_are_of_a_thousand_replicas_and_what_is_left_over():
+    specs = list(c2m.stacks(102_500))
+    replicas = [[service.replicas for service in spec.services] for spec in specs]
+    assert replicas == [[1_000] * 50, [1_000] * 50, [1_000, 1_000, 500]]
+    assert len({spec.name for spec in specs}) == 3
