@@ -124,6 +124,8 @@ def _derive(kind: type) -> _Plan:
     writers: list[tuple[str, Encode]] = []
     readers: list[tuple[str, Decode]] = []
     for field in dataclasses.fields(kind):
+        if not field.init:
+            continue  # follows from the others
         write, read = _field(kind, field, hints[field.name])
         writers.append((field.name, write))
         readers.append((field.name, read))

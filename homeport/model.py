@@ -244,11 +244,12 @@ class Task:
     grants: tuple[Grant, ...] = ()
     move: Move | None = None  # where it is to be moved; None: it stays
     moved_ms: int = 0  # wall clock at which the scheduler moved it here by itself; 0: it did not
+    # `<service id>/<slot>/<n>`, worked out once: every index and every look asks for it.
+    id: TaskId = field(init=False, repr=False, compare=False)
 
-    @property
-    def id(self) -> TaskId:
-        """`<service id>/<slot>/<n>`."""
-        return task_id(self.service, self.slot, self.n)
+    def __post_init__(self) -> None:
+        """Work the id out."""
+        object.__setattr__(self, "id", task_id(self.service, self.slot, self.n))
 
     @property
     def needs_lease(self) -> bool:

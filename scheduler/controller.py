@@ -449,13 +449,20 @@ class Controller:
         self.stats.attempts[ERROR] += misses
         self.stats.attempts[PLACED] += len(look.placed) - misses
         now_ms = self._clock.wall_ms()
-        for change in look.changes:
-            if change.key in failed:
-                continue
-            event = telling.event_of(change, look.before[change.key], self._mirror.tables, now_ms)
-            if event is not None:
-                self._observed.add_event(event)
-                log.info("decided", what=event.reason, object=event.object, why=event.message)
+        events = [
+            event
+            for change in look.changes
+            if change.key not in failed
+            and (
+                event := telling.event_of(
+                    change, look.before[change.key], self._mirror.tables, now_ms
+                )
+            )
+        ]
+        for event in events:
+            self._observed.add_event(event)
+        for each in telling.lines(events):
+            log.info("decided", what=each.what, object=each.object, why=each.why, times=each.times)
         for change, error in result.failed:
             self._failed(look, change, error)
 

@@ -37,6 +37,7 @@ def values(kind: type) -> st.SearchStrategy[typing.Any]:
         **{
             field.name: _field(kind, field.name, hints[field.name])
             for field in dataclasses.fields(kind)
+            if field.init
         },
     )
 

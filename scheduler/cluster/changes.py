@@ -7,7 +7,7 @@ there is no other way to the store.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from scheduler.cluster import keys
 
@@ -22,11 +22,12 @@ class Put:
     value: keys.Stored
     expect: int
     reason: str
+    # The record's, worked out once: whoever has a change in hand asks for it.
+    key: str = field(init=False, repr=False, compare=False)
 
-    @property
-    def key(self) -> str:
-        """The record's key."""
-        return keys.key_of(self.value)
+    def __post_init__(self) -> None:
+        """Work the key out."""
+        object.__setattr__(self, "key", keys.key_of(self.value))
 
 
 @dataclass(frozen=True, slots=True)

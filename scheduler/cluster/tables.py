@@ -8,6 +8,7 @@ changes over another one, for what-if, without copying it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from operator import attrgetter
 from sys import intern
 from typing import TypeVar
 
@@ -30,6 +31,7 @@ from homeport.model import (
 from scheduler.cluster import keys
 
 _TASKS = "tasks/"
+_n = attrgetter("n")
 
 K = TypeVar("K")
 L = TypeVar("L")
@@ -309,10 +311,14 @@ class Tables:
     def tasks_of_service(self, service: ServiceId) -> list[Task]:
         """See View."""
         slots = self._tasks_by_slot.get(service, {})
-        return sorted(
-            (task for slot in slots.values() for task in _in_slot(slot)),
-            key=lambda task: (task.slot, task.n),
-        )
+        found: list[Task] = []
+        for number in sorted(slots):
+            there = slots[number]
+            if isinstance(there, Task):
+                found.append(there)
+            else:
+                found += sorted(there, key=_n)
+        return found
 
     def tasks_of_slot(self, service: ServiceId, slot: int) -> list[Task]:
         """See View."""

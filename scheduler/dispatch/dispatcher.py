@@ -34,6 +34,7 @@ from scheduler.dispatch.bulk import Bulk
 from scheduler.dispatch.leases import Leases
 from scheduler.dispatch.said import Said
 from scheduler.dispatch.session import Session
+from scheduler.dispatch.turns import Turns
 from scheduler.store.authority import Authority
 from scheduler.store.base import Conflict, StoreError
 from scheduler.store.images import Images
@@ -65,6 +66,7 @@ class Dispatcher:
         self._authority = authority
         self._schedulers = schedulers
         self._said: dict[NodeId, Said] = {}
+        self._turns = Turns()
         self._boots: dict[NodeId, liveness.Boots] = {}
         self._lenient: dict[NodeId, float] = {}
         self._news = asyncio.Event()  # a node's state changed: its next deadline is another
@@ -331,7 +333,9 @@ class Dispatcher:
             return
         node = NodeId(hello.node_id)
         said = self._said.setdefault(node, Said())
-        session = Session(self._authority, node, hello.session_id, hello.boot_id, stream, said)
+        session = Session(
+            self._authority, node, hello.session_id, hello.boot_id, stream, said, self._turns
+        )
         self._replace(session)
         clock = self._authority.clock
         old = self._authority.observed.node(node)

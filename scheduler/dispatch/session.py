@@ -33,6 +33,7 @@ from homeport.v1 import dispatcher_pb2
 from scheduler.cluster.changes import Change
 from scheduler.dispatch import assignments, joining, reports
 from scheduler.dispatch.said import Said
+from scheduler.dispatch.turns import Turn, Turns
 from scheduler.store.authority import Authority
 from scheduler.store.base import Conflict, StoreError
 
@@ -66,6 +67,7 @@ class Session:
         boot_id: str,
         stream: Stream,
         said: Said,
+        turns: Turns,
     ) -> None:
         """`said`: what this node's agent last said of its tasks; outlives the session."""
         self.node = node
@@ -80,6 +82,8 @@ class Session:
         self._stream = stream
         self._outbox: deque[Any] = deque()
         self._changed: set[TaskId] = set()
+        self._turns = turns
+        self._turn: Turn | None = None  # asked for, because there are orders to send
         self._farewell: dispatcher_pb2.Farewell | None = None
         self._wake = asyncio.Event()
         self._wake.set()
@@ -199,11 +203,20 @@ class Session:
             if self._farewell is not None:
                 await self._stream.send(dispatcher_pb2.SessionResponse(farewell=self._farewell))
                 raise SessionOver
-            if self._changed or self.told.order is None:
+            if (self._changed or self.told.order is None) and self._has_turn():
                 for orders in self._orders():
                     if not self._authority.is_proven:
                         break  # the farewell comes next
                     await self._stream.send(_message(orders))
+
+    def _has_turn(self) -> bool:
+        """Whether this session may send its orders now; it is woken when it may."""
+        if self._turn is None:
+            self._turn = self._turns.ask(self._wake.set)
+        if not self._turn.has_come:
+            return False
+        self._turn = None
+        return True
 
     def _orders(self) -> list[assignments.Orders]:
         changed, self._changed = self._changed, set()

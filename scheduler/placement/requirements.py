@@ -116,10 +116,23 @@ NOTHING = Requirements()
 
 def of(spec: ServiceSpec, stack: Stack | None, stack_name: str) -> Requirements:
     """What a task of this spec needs. `stack` tells which volumes are on one node's disk."""
-    return _of(spec, stack.volumes if stack is not None else (), stack_name)
+    volumes = stack.volumes if stack is not None else ()
+    last_spec, last_volumes, last_name, last = _LAST[0]
+    if spec is last_spec and volumes is last_volumes and stack_name == last_name:
+        return last
+    found = _of(spec, volumes, stack_name)
+    _LAST[0] = (spec, volumes, stack_name, found)
+    return found
 
 
-@functools.lru_cache(maxsize=1024)
+# What was asked for last: a thousand replicas ask one after the other, and to hash their spec
+# costs more than all else that is done for one of them.
+_LAST: list[tuple[ServiceSpec | None, tuple[VolumeSpec, ...], str, Requirements]] = [
+    (None, (), "", NOTHING)
+]
+
+
+@functools.lru_cache(maxsize=4096)
 def _of(spec: ServiceSpec, stack_volumes: tuple[VolumeSpec, ...], stack_name: str) -> Requirements:
     container = spec.container
     volumes = {volume.name: volume for volume in stack_volumes}

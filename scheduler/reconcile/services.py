@@ -18,6 +18,7 @@ from scheduler.placement import engine
 from scheduler.placement.asks import Ask
 from scheduler.placement.fleet import Fleet
 from scheduler.reconcile import (
+    calm,
     dependencies,
     globals as global_services,
     nodes,
@@ -58,6 +59,8 @@ def decide(snapshot: Snapshot, fleet: Fleet, service_id: ServiceId) -> Decision:
     decision.wake(outcomes.wake_at(snapshot, service_id))
     if service is None:
         decision.changes += reaper.headless(snapshot, service_id)
+        return decision
+    if calm.is_calm(snapshot, service):
         return decision
     decision.changes += outcomes.decide(snapshot, service_id)
     if decision.changes:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
 from homeport.lifecycle import Desired
 from homeport.model import (
     Event,
@@ -18,6 +21,9 @@ from scheduler.cluster import keys
 from scheduler.cluster.changes import Change, Delete, Put
 from scheduler.cluster.observed import Brake, Waiting
 from scheduler.cluster.view import View
+
+LINES_MAX = 100
+"""Decisions of one look that the log names one by one; the events name all of them."""
 
 _ROLLOUT = {
     RolloutState.UPDATING: "RolloutStarted",
@@ -82,6 +88,33 @@ def event_of(change: Change, old: keys.Stored | None, view: View, now_ms: int) -
                     return None
         case _:
             return None
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line of the log: what was decided, of which object, and why."""
+
+    what: str
+    object: str
+    why: str
+    times: int = 1  # more: of so many tasks of this service; why the first
+
+
+def lines(events: Sequence[Event]) -> list[Line]:
+    """What the log says of events that were decided together: of many, a line for each service."""
+    if len(events) <= LINES_MAX:
+        return [Line(event.reason, event.object, event.message) for event in events]
+    found: dict[tuple[str, str], Line] = {}
+    for event in events:
+        of_task = event.kind == "task"
+        name = event.object.rsplit("/", 2)[0] if of_task else event.object
+        first = found.get((event.reason, name))
+        found[event.reason, name] = (
+            Line(event.reason, name, event.message)
+            if first is None
+            else replace(first, times=first.times + 1)
+        )
+    return list(found.values())
 
 
 def waits(waiting: Waiting, now_ms: int) -> Event:

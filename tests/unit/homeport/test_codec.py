@@ -41,7 +41,7 @@ def required(kind):
     return {
         field.name
         for field in dataclasses.fields(kind)
-        if field.default is field.default_factory is dataclasses.MISSING
+        if field.init and field.default is field.default_factory is dataclasses.MISSING
     }
 
 
@@ -100,7 +100,7 @@ class TestCompleteness:
 
     @every_kind
     def test_the_message_of_the_same_name_has_the_same_fields(self, kind):
-        fields = {field.name for field in dataclasses.fields(kind)}
+        fields = {field.name for field in dataclasses.fields(kind) if field.init}
         message = getattr(types_pb2, kind.__name__)
 
         assert set(message.DESCRIPTOR.fields_by_name) == fields
@@ -148,7 +148,7 @@ class TestWhatWasLeftOut:
         value = codec.decode(kind, b"")
 
         for field in dataclasses.fields(kind):
-            if field.name not in required(kind):
+            if field.init and field.name not in required(kind):
                 assert getattr(value, field.name) == default_of(field), field.name
 
     @pytest.mark.parametrize(

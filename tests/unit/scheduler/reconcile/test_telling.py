@@ -1,6 +1,6 @@
 """Events speak of nodes by the names that people gave them, whatever the records say."""
 
-from homeport.model import Volume
+from homeport.model import Event, Volume
 from scheduler.cluster import keys
 from scheduler.cluster.changes import Delete, Put
 from scheduler.reconcile import telling
@@ -48,3 +48,26 @@ def test_a_node_that_is_gone_is_told_by_its_id() -> None:
     event = telling.event_of(change, None, world.tables, 5)
     assert event is not None
     assert event.node == "node-pi4"
+
+
+def _events(count: int, service: str) -> list[Event]:
+    return [
+        Event(kind="task", object=f"{service}/{slot}/1", reason="Placed", message=f"because {slot}")
+        for slot in range(1, count + 1)
+    ]
+
+
+def test_the_log_names_each_of_a_few_decisions() -> None:
+    said = telling.lines(_events(telling.LINES_MAX, "shop-web-1"))
+    assert len(said) == telling.LINES_MAX
+    assert said[1] == telling.Line("Placed", "shop-web-1/2/1", "because 2")
+
+
+def test_of_many_decisions_the_log_has_a_line_for_each_service_and_reason() -> None:
+    stack = Event(kind="stack", object="old", reason="Removed", message="empty")
+    events = [*_events(telling.LINES_MAX, "shop-web-1"), stack, *_events(2, "shop-db-1")]
+    assert telling.lines(events) == [
+        telling.Line("Placed", "shop-web-1", "because 1", telling.LINES_MAX),
+        telling.Line("Removed", "old", "empty"),
+        telling.Line("Placed", "shop-db-1", "because 1", 2),
+    ]
