@@ -48,8 +48,8 @@ class Wondering(Answering):
             after = imagining.imagine(snapshot, change, looked_max=imagining.LOOKED_MAX)
         except imagining.TooMuch:
             raise TooLarge(
-                "so many tasks would move one after the other that it is not thought through:"
-                " ask about fewer nodes at once"
+                "this concerns so many tasks that the scheduler would do nothing else for seconds:"
+                " ask about less at once"
             ) from None
         notices += _doubts(snapshot, change)
         found = compare(after, change)

@@ -81,7 +81,7 @@ def compare(after: After, change: Imagining) -> Imagined:
             elif (without := _without(after, service, number, old)) is not None:
                 waiting.append(without)
                 lost += old is not None
-                pinned += old is not None and old.pinned
+                pinned += old is not None and old.pinned and old.node in change.down
             elif old is not None and service.mode.is_global:
                 ended += 1
     return Imagined(

@@ -37,8 +37,9 @@ from scheduler.placement.following import follow
 from scheduler.reconcile import nodes, planning, replicas, scheduling, services as reconcile
 from scheduler.reconcile.slots import Vacancy
 
-LOOKED_MAX = 200_000
-"""Slots that are looked at in one imagination, each as often as it is: some seconds' work."""
+LOOKED_MAX = 30_000
+"""Slots that are looked at in one imagination, each as often as it is: about a second's work, for
+which the scheduler does nothing else."""
 
 _OBEYS = (NodeState.READY, NodeState.UNKNOWN)
 """What a node is whose agent does what it is told, as soon as it hears of it."""
@@ -93,8 +94,9 @@ def imagine(
     """
     world = _World(snapshot, change, fleet, looked_max)
     due = _concerned(world.snapshot, change)
-    looked = dict.fromkeys(due)
+    looked: dict[ServiceId, None] = {}
     while due:
+        looked |= dict.fromkeys(due)
         placed, changed = world.look(due)
         if not placed and not changed:
             break
@@ -106,7 +108,7 @@ def imagine(
         before=snapshot,
         snapshot=world.snapshot,
         fleet=world.fleet,
-        looked=list(looked),
+        looked=sorted(looked),
         waiting=world.waiting,
         stays=world.stays,
         taken=world.taken,
@@ -157,6 +159,7 @@ class _World:
         self._changes: dict[str, Change] = {}  # by key: the latest of each record
         self._left = looked_max
         self._observed = snapshot.observed.copy()
+        self._observed.brake = None
         for node in change.down:
             seen = self._observed.node(node)
             self._observed.liveness[node] = replace(seen, state=NodeState.DOWN, other_until=0.0)
@@ -190,7 +193,12 @@ class _World:
         changed: dict[ServiceId, None] = {}
         vacancies: list[Vacancy] = []
         for service in due:
-            self._count(service)
+            tasks = self.snapshot.stored.tasks_of_service(service)
+            self._count(service, len(tasks))
+            for task in tasks:
+                if self._is_ending(task):
+                    changes[keys.task(task.id)] = self._ended(task, task.reason)
+                    changed[service] = None
             decision = reconcile.decide(self.snapshot, self.fleet, service)
             for each in decision.changes:
                 obeyed = self._obeyed(each)
@@ -207,7 +215,10 @@ class _World:
         self.waiting |= result.waiting
         for proposed in result.changes.values():
             for each in proposed:
-                changes.setdefault(each.key, each)
+                ended = self._made_room(each)
+                changes.setdefault(each.key, ended or each)
+                if ended is not None:
+                    changed[ServiceId(each.key.split("/", 2)[1])] = None
         for answer in result.placed:
             self._observed.statuses[answer.ask.task] = _running(answer.ask.task)
         self._do(list(changes.values()))
@@ -218,10 +229,10 @@ class _World:
         blocked = "" if vacancy.service in self._touched else vacancy.blocked
         return replace(vacancy, not_before=0.0, blocked=blocked)
 
-    def _count(self, service_id: ServiceId) -> None:
+    def _count(self, service_id: ServiceId, tasks: int) -> None:
         service = self.snapshot.stored.service(service_id)
         wanted = len(replicas.wanted(service)) if service is not None else 0
-        self._left -= 1 + max(wanted, len(self.snapshot.stored.tasks_of_service(service_id)))
+        self._left -= 1 + max(wanted, tasks)
         if self._left < 0:
             raise TooMuch
 
@@ -238,11 +249,26 @@ class _World:
             return None  # a rollout's step
         return self._ended(task, change.reason)
 
+    def _made_room(self, change: Change) -> Change | None:
+        """What becomes of the end of a task that makes room for another; None: it is none."""
+        if isinstance(change, Put) and isinstance(change.value, Task):
+            task = change.value
+            return None if task.desired is Desired.RUNNING else self._ended(task, change.reason)
+        return None
+
+    def _is_ending(self, task: Task) -> bool:
+        """Whether it was told to end before, and has not reported that yet."""
+        return (
+            task.outcome is None and task.desired is not Desired.RUNNING and self._hears(task.node)
+        )
+
+    def _hears(self, node: NodeId) -> bool:
+        return self._observed.node(node).state in _OBEYS
+
     def _ended(self, task: Task, reason: str) -> Change:
         """A task that is to end: its agent has done it, if it hears of it."""
         version = self.snapshot.stored.version(keys.task(task.id))
-        hears = self._observed.node(task.node).state in _OBEYS
-        if not hears and task.outcome is None:
+        if not self._hears(task.node) and task.outcome is None:
             return Put(task, version, reason)
         if task.desired is Desired.REMOVED:
             return Delete(keys.task(task.id), version, reason)

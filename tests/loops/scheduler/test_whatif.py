@@ -111,7 +111,7 @@ async def test_what_cannot_be_meant_is_refused_with_its_place(api, fields, path,
 async def test_more_than_can_be_thought_through_is_refused(api, monkeypatch):
     monkeypatch.setattr(imagining, "LOOKED_MAX", 1)
     error = await refused(api, TooLarge, apply=stack(service("web", replicas=5)))
-    assert "fewer nodes at once" in str(error)
+    assert "ask about less at once" in str(error)
 
 
 async def test_an_apply_is_told_without_being_made(api):

@@ -145,6 +145,20 @@ def test_a_node_that_is_down_already_is_no_loss_any_more():
     assert (waits(found), found.lost) == ([], 0)
 
 
+def test_what_was_told_to_end_has_ended():
+    world = world_of("a", "b", memory=4 * GIB)
+    (old, *_) = running(world, spec("old", replicas=2, memory=3 * GIB))
+    world.remove(old)
+    world.look()  # the agents have not answered yet
+    service = world.apply(spec("new", memory=2 * GIB))
+    assert world.snapshot().stored.tasks_of_service(old)
+    found = down(world, "a")
+    assert moved(found) == {}
+    world.look()
+    found = down(world, "a")
+    assert [(each.service, each.target) for each in found.moves] == [(service, "node-b")]
+
+
 def test_more_than_a_scheduler_may_think_about_is_refused():
     world = world_of("a", "b")
     running(world, spec("web", replicas=3))
