@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
 from typing import Any, TypeVar
 
 import click
@@ -15,6 +16,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 NOT_ALL = 1
 FAILED = 2
 SECONDS = 60.0
+NAMED_MAX = 5
+"""Slots that are named where the same is said of more."""
 
 
 def _shared(command: F) -> F:
@@ -223,10 +226,9 @@ def _lines(request: control_pb2.WhatIfRequest, answer: control_pb2.WhatIfRespons
             yield f"  {name} would move from {move.from_node} to {move.to_node}{why}"
         else:
             yield f"  {name} would start on {move.to_node}"
-    for task in answer.waiting:
-        yield from _stuck(task, "would be without a node")
-    for task in answer.staying:
-        yield from _stuck(task, f"would stay on {task.node}")
+    yield from _stuck(answer.waiting[: answer.lost], "would be without a node")
+    yield from _stuck(answer.waiting[answer.lost :], "would wait")
+    yield from _stuck(answer.staying, "would stay")
     if not (answer.moves or answer.waiting or answer.staying):
         yield "  no task would move, and none would be without a node"
     if answer.rooms:
@@ -253,11 +255,23 @@ def _list(items: Sequence[str]) -> str:
     return f"{', '.join(rest)} and {last}" if rest else last
 
 
-def _stuck(task: control_pb2.PlannedTask, how: str) -> Iterator[str]:
-    line = f"  {task.stack}/{task.service}.{task.slot} {how}: {task.reason}"
-    yield output.colored(line, "yellow")
-    for objection in task.objections:
-        yield f"      {objection.node}: {objection.message}"
+def _stuck(tasks: Sequence[control_pb2.PlannedTask], how: str) -> Iterator[str]:
+    """What goes nowhere, those together of which the same is to be said."""
+    for (place, reason), same in groupby(tasks, lambda each: (_place(each), each.reason)):
+        alike = list(same)
+        yield output.colored(f"  {_slots(alike)} {how}{place}: {reason}", "yellow")
+        for objection in alike[0].objections:
+            yield f"      {objection.message}"
+
+
+def _place(task: control_pb2.PlannedTask) -> str:
+    return f" on {task.node}" if task.node else ""
+
+
+def _slots(tasks: Sequence[control_pb2.PlannedTask]) -> str:
+    names = [f"{task.stack}/{task.service}.{task.slot}" for task in tasks]
+    more = len(names) - NAMED_MAX
+    return _list([*names[:NAMED_MAX], f"{more} more"] if more > 0 else names)
 
 
 def _room(room: control_pb2.ImaginedRoom) -> list[str]:
@@ -283,7 +297,10 @@ def _change(before: str, after: str) -> str:
 
 def _verdict(answer: control_pb2.WhatIfResponse) -> str:
     if not answer.survives:
-        return output.colored("Not all that runs now would have a node.", "red")
+        slots = "1 slot" if answer.lost == 1 else f"{answer.lost} slots"
+        return output.colored(
+            f"{slots} that run{'s' * (answer.lost == 1)} now would be without a node.", "red"
+        )
     if answer.waiting:
         return "All that runs now would have a node; not all that is asked for."
     if answer.staying:

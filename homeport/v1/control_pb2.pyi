@@ -138,9 +138,12 @@ class WhatIfResponse(_message.Message):
     NOTICES_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     STAYING_FIELD_NUMBER: _builtins.int
+    LOST_FIELD_NUMBER: _builtins.int
     survives: _builtins.bool
     """No slot that runs now would be without a node."""
     revision: _builtins.int
+    lost: _builtins.int
+    """So many of the waiting run now; they come first."""
     @_builtins.property
     def moves(self) -> _containers.RepeatedCompositeFieldContainer[Global___ImaginedMove]:
         """Tasks that would run on another node, or for the first time."""
@@ -167,10 +170,11 @@ class WhatIfResponse(_message.Message):
         notices: _abc.Iterable[_builtins.str] | None = ...,
         revision: _builtins.int = ...,
         staying: _abc.Iterable[Global___PlannedTask] | None = ...,
+        lost: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["moves", b"moves", "notices", b"notices", "revision", b"revision", "rooms", b"rooms", "staying", b"staying", "survives", b"survives", "waiting", b"waiting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lost", b"lost", "moves", b"moves", "notices", b"notices", "revision", b"revision", "rooms", b"rooms", "staying", b"staying", "survives", b"survives", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -66,6 +66,7 @@ def shown(views: Views, found: Imagined, notices: Sequence[str]) -> control_pb2.
         staying=[views.planned(each) for each in found.staying[:SHOWN_MAX]],
         rooms=[_room(views, each) for each in found.rooms],
         survives=not found.lost,
+        lost=found.lost,
         notices=notices,
     )
     if found.replaced:

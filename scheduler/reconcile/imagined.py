@@ -48,7 +48,7 @@ class Imagined:
 
     moves: tuple[Move, ...] = ()
     waiting: tuple[Planned, ...] = ()  # wanted, and without a node
-    lost: int = 0  # those of them that run now
+    lost: int = 0  # so many of them run now; they come first
     pinned: int = 0  # those of the lost whose data is where they run
     staying: tuple[Planned, ...] = ()  # on drained nodes, which they would not leave
     replaced: int = 0  # tasks that would be replaced where they are
@@ -59,9 +59,10 @@ class Imagined:
 def compare(after: After, change: Imagining) -> Imagined:
     """What is different afterwards."""
     moves: list[Move] = []
+    lost: list[Planned] = []
     waiting: list[Planned] = []
     staying: list[Planned] = []
-    lost = pinned = replaced = ended = 0
+    pinned = replaced = ended = 0
     for service_id in after.looked:
         service = after.snapshot.stored.service(service_id)
         if service is None:
@@ -78,16 +79,15 @@ def compare(after: After, change: Imagining) -> Imagined:
                     replaced += 1
                 elif new.node in change.drained and not service.mode.is_global:
                     staying.append(_stay(after, service_id, new))
-            elif (without := _without(after, service, number, old)) is not None:
-                waiting.append(without)
-                lost += old is not None
+            elif (without := _without(after, change, service, number, old)) is not None:
+                (waiting if old is None else lost).append(without)
                 pinned += old is not None and old.pinned and old.node in change.down
             elif old is not None and service.mode.is_global:
                 ended += 1
     return Imagined(
         moves=tuple(moves),
-        waiting=tuple(waiting),
-        lost=lost,
+        waiting=(*lost, *waiting),
+        lost=len(lost),
         pinned=pinned,
         staying=tuple(staying),
         replaced=replaced,
@@ -119,11 +119,15 @@ def _move(after: After, change: Imagining, before: Slot | None, task: Task) -> M
     )
 
 
-def _without(after: After, service: Service, number: int, old: Task | None) -> Planned | None:
+def _without(
+    after: After, change: Imagining, service: Service, number: int, old: Task | None
+) -> Planned | None:
     """A slot that is wanted and has no task that may run; None: it is not wanted."""
     waits = after.waiting.get(service.id, {}).get(number)
+    refusals: tuple[Refusal, ...] = ()
     if waits is not None:
-        reason, refusals = waits.reason, waits.refusals
+        reason = waits.reason
+        refusals = tuple(each for each in waits.refusals if each.node not in change.down)
     elif old is None or service.mode.is_global or number not in replicas.wanted(service):
         return None
     elif not any(each.outcome is None for each in _tasks(after, old)):
@@ -135,7 +139,6 @@ def _without(after: After, service: Service, number: int, old: Task | None) -> P
             if old.pinned
             else nodes.waits_for_its_node(after.snapshot, old) or f"it waits for node {where}"
         )
-        refusals = ()
     return Planned(service=service.id, slot=number, node=None, reason=reason, refusals=refusals)
 
 

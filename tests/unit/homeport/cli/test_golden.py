@@ -345,14 +345,16 @@ def test_a_loss_is_told_in_sentences(monkeypatch: pytest.MonkeyPatch) -> None:
             control_pb2.PlannedTask(
                 stack="hello",
                 service="big",
-                slot=1,
+                slot=slot,
                 reason="node pi4 is down; none of 2 nodes will do: 2 lack memory",
                 objections=[
-                    control_pb2.Objection(node="nas", message="has 1 GiB, and 2 GiB is needed"),
-                    control_pb2.Objection(node="pi5", message="has 0 B, and 2 GiB is needed"),
+                    control_pb2.Objection(node="nas", message="nas has 1 GiB, and 2 is needed"),
+                    control_pb2.Objection(node="pi5", message="pi5 has 0 B, and 2 is needed"),
                 ],
-            ),
+            )
+            for slot in range(1, 9)
         ],
+        lost=7,
         staying=[
             control_pb2.PlannedTask(
                 stack="hello", service="db", slot=1, node="pi5", reason="its data is on pi5"

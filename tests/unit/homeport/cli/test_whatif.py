@@ -112,9 +112,14 @@ def test_a_file_that_cannot_be_used_is_refused_before_anybody_is_asked(
             "All that runs now would have a node; not all that is asked for.",
         ),
         (
-            Answer(waiting=[Planned(service="db", slot=1)]),
+            Answer(lost=1, waiting=[Planned(service="db", slot=1)]),
             1,
-            "Not all that runs now would have a node.",
+            "1 slot that runs now would be without a node.",
+        ),
+        (
+            Answer(lost=2, waiting=[Planned(service="db", slot=slot) for slot in (1, 2)]),
+            1,
+            "2 slots that run now would be without a node.",
         ),
     ],
 )

@@ -90,10 +90,7 @@ def test_what_finds_no_room_waits_and_says_why_not_where():
     found = down(world, "a")
     assert (moved(found), found.lost) == ({}, 1)
     (waiting,) = found.waiting
-    assert [(each.node, each.rule) for each in waiting.refusals] == [
-        ("node-a", "ready"),
-        ("node-b", "memory"),
-    ]
+    assert [(each.node, each.rule) for each in waiting.refusals] == [("node-b", "memory")]
     assert (
         waiting.reason == "node a is down; none of 2 nodes will do: 1 lacks memory, 1 is not ready"
     )
@@ -135,6 +132,14 @@ def test_what_waits_already_is_told_and_is_no_loss():
     running(world, spec("web", memory=GIB), spec("huge", memory=9 * GIB))
     found = down(world, "a")
     assert (waits(found), found.lost) == (["huge.1"], 0)
+
+
+def test_what_is_lost_comes_before_what_waits_already():
+    world = world_of("a", "b", memory=4 * GIB)
+    running(world, spec("huge", memory=9 * GIB), spec("web", replicas=2, memory=3 * GIB))
+    found = down(world, "a")
+    assert [each.split(".")[0] for each in waits(found)] == ["web", "huge"]
+    assert found.lost == 1
 
 
 def test_a_node_that_is_down_already_is_no_loss_any_more():
