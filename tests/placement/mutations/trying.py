@@ -21,19 +21,18 @@ from tests.placement.mutations.mutants import PACKAGE, code_of
 from tests.seeds import ROOT
 
 UNIT = Path("tests/unit/scheduler/placement")
-CASES_FIRST, CASES = 150, 750
-"""Random cases that are played before the unit tests, and after them."""
+CASES_FIRST, CASES = 40, 500
+"""Random cases that are played before the unit tests, and after most of them."""
 CASES_SECONDS, TESTS_SECONDS = 20, 120
 """Of the processor."""
 MEMORY_BYTES = 4 << 30
-LAST = (
-    "test_engine.py",
-    "test_filters.py",
-    "test_granting.py",
-    "test_fragmentation.py",
-    "test_equal.py",
+SLOW = (
+    ("test_filters.py", "test_engine.py"),
+    ("test_granting.py", "test_fragmentation.py"),
+    ("test_equal.py",),
 )
-"""They take longest. `test_cases.py` is left out: its cases are played here, with fixed seeds."""
+"""Test files that take longest, after all others; those together are collected together.
+`test_cases.py` is left out: its cases are played here, with fixed seeds."""
 
 
 class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
@@ -75,6 +74,9 @@ def preload():
     import homeport.v1.types_pb2  # noqa: F401
     import scheduler.cluster.snapshot  # noqa: F401
 
+    # The tests' own code is compiled once; beside the sources nothing is written.
+    sys.dont_write_bytecode = False
+    sys.pycache_prefix = str(ROOT / ".simulation" / "pycache")
     # What is drawn is the same every time, and no test fails because the machine is busy.
     hypothesis.settings.register_profile(
         "mutants", deadline=None, derandomize=True, database=None, print_blob=False
@@ -138,11 +140,16 @@ def _try(mutant, hint):
         _allow(CASES_SECONDS)
     with contextlib.suppress(StopIteration):
         return next(_caught_by_cases(cases, 0, CASES_FIRST))
-    _allow(TESTS_SECONDS)
-    if found := _test(_ordered(mutant)):
-        return found
+    *others, last = _ordered(mutant)
+    for names in others:
+        _allow(TESTS_SECONDS)
+        if found := _test(names):
+            return found
     _allow(CASES_SECONDS)
-    return next(_caught_by_cases(cases, CASES_FIRST, CASES), "")
+    with contextlib.suppress(StopIteration):
+        return next(_caught_by_cases(cases, CASES_FIRST, CASES))
+    _allow(TESTS_SECONDS)
+    return _test(last)
 
 
 def _caught_by_cases(cases, first, end):
@@ -162,12 +169,14 @@ def _test(names):
 
 
 def _ordered(mutant):
-    """The tests of what is changed first, those that take long last."""
-    stem = f"test_{mutant.file}" if mutant is not None else ""
-    names = [path.name for path in UNIT.glob("test_*.py") if path.name != "test_cases.py"]
-
-    def key(name):
-        late = LAST.index(name) + 1 if name in LAST else 0
-        return (name != stem, late, name)
-
-    return [str(UNIT / name) for name in sorted(names, key=key)]
+    """The test files, together as they are collected: that of what is changed first."""
+    own = f"test_{mutant.file}" if mutant is not None else ""
+    slow = [name for names in SLOW for name in names]
+    quick = sorted(
+        (path.name for path in UNIT.glob("test_*.py") if path.name not in (*slow, "test_cases.py")),
+        key=lambda name: (name != own, name),
+    )
+    groups = [quick, *SLOW]
+    if own in slow:
+        groups.insert(0, [own])
+    return [[str(UNIT / name) for name in names] for names in groups]

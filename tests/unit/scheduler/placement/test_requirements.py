@@ -2,6 +2,7 @@
 
 import pytest
 
+from homeport.model import Service, Stack
 from homeport.spec import (
     Constraint,
     ConstraintOperator as Op,
@@ -9,18 +10,22 @@ from homeport.spec import (
     Device,
     DeviceNeed,
     DeviceRequest,
+    Mode,
     Mount,
     MountKind,
     Neighbour,
     PlacementSpec,
+    Port,
     Resources,
     ServiceSpec,
     SpreadRule,
     Strategy,
     Toleration,
+    VolumeSpec,
     pairs,
 )
 from scheduler.placement import requirements
+from scheduler.placement.requirements import HostPort, Requirements
 
 
 def of(container=None, **fields):
@@ -110,3 +115,214 @@ def test_the_image(container, expected):
 )
 def test_a_constraint_is_shown_as_it_is_written(constraint, expected):
     assert requirements.shown(constraint) == expected
+
+
+# ---------------------------------------------------------------- data
+
+
+def mount(source, kind=MountKind.VOLUME, **fields):
+    return Mount(kind=kind, source=source, target="/x", **fields)
+
+
+def service(replicas=1, mode=Mode.REPLICATED):
+    return Service(id="shop-web-1", stack="shop", name="web", replicas=replicas, mode=mode)
+
+
+NFS = VolumeSpec(name="nfs", driver_opts=pairs({"type": "NFS"}))
+
+
+def with_volumes(*mounts, volumes=(NFS,)):
+    spec = ServiceSpec(name="web", container=ContainerSpec(mounts=mounts))
+    return requirements.of(spec, Stack(name="shop", volumes=volumes), "shop")
+
+
+@pytest.mark.parametrize(
+    ("volume", "expected"),
+    [
+        pytest.param(None, True, id="of which nothing is said"),
+        pytest.param(VolumeSpec(name="v"), True, id="of the engine's own driver"),
+        pytest.param(VolumeSpec(name="v", driver="local"), True, id="which is named"),
+        pytest.param(VolumeSpec(name="v", driver="rclone"), False, id="of another driver"),
+        pytest.param(NFS, False, id="mounted from a server"),
+        pytest.param(
+            VolumeSpec(name="v", driver_opts=pairs({"type": "tmpfs"})), False, id="in memory"
+        ),
+        pytest.param(
+            VolumeSpec(name="v", driver_opts=pairs({"type": "ext4"})), True, id="on a disk"
+        ),
+    ],
+)
+def test_data_is_local_in_a_volume(volume, expected):
+    assert requirements.is_local(volume) is expected
+
+
+def test_named_volumes_on_a_disk_are_where_data_is():
+    needs = with_volumes(
+        mount("b"),
+        mount("a"),
+        mount("nfs"),
+        mount(""),
+        mount("/mnt/x", MountKind.BIND, read_only=True),
+    )
+    assert needs.volumes == (("shop", "a"), ("shop", "b"))
+
+
+@pytest.mark.parametrize(
+    ("mounts", "expected"),
+    [
+        ([], False),
+        ([mount("nfs")], True),
+        ([mount("nfs", read_only=True)], False),
+        ([mount("data")], False),
+        ([mount("")], False),
+        ([mount("/mnt/x", MountKind.BIND)], False),
+    ],
+)
+def test_data_is_shared_where_a_volume_that_others_reach_is_written(mounts, expected):
+    assert with_volumes(*mounts).shared_data is expected
+
+
+@pytest.mark.parametrize(
+    ("source", "fields", "expected"),
+    [
+        ("/srv/data", {}, True),
+        ("/srv/data", {"read_only": True}, False),
+        ("/srv/data", {"kind": MountKind.VOLUME}, False),
+        ("/dev", {}, False),
+        ("/dev/", {}, False),
+        ("/dev/dri", {}, False),
+        ("/devices", {}, True),
+        ("/var/run/docker.sock", {}, False),
+        ("/etc/localtime", {}, False),
+    ],
+)
+def test_a_writable_bind_keeps_data_on_the_node(source, fields, expected):
+    fields = {"kind": MountKind.BIND} | fields
+    assert with_volumes(mount(source, **fields)).data_on_node is expected
+
+
+@pytest.mark.parametrize(
+    ("needs", "of", "expected"),
+    [
+        ({}, service(), False),
+        ({"volumes": (("shop", "a"),)}, service(3), True),
+        ({"node": "a"}, service(3), True),
+        ({"data_on_node": True}, service(), True),
+        ({"data_on_node": True}, service(2), False),
+        ({"data_on_node": True}, service(mode=Mode.GLOBAL), False),
+    ],
+)
+def test_data_pins_a_task_to_its_node(needs, of, expected):
+    assert requirements.is_pinned(Requirements(**needs), of) is expected
+
+
+@pytest.mark.parametrize(
+    ("said", "needs", "of", "expected"),
+    [
+        (None, {}, service(), False),
+        (None, {"shared_data": True}, service(), True),
+        (None, {"shared_data": True}, service(2), False),
+        (False, {"shared_data": True}, service(), False),
+        (True, {}, service(2), True),
+    ],
+)
+def test_who_is_exclusive(said, needs, of, expected):
+    spec = ServiceSpec(name="web", exclusive=said)
+    assert requirements.is_exclusive(spec, Requirements(**needs), of) is expected
+
+
+# ---------------------------------------------------------------- the class
+
+
+def test_published_ports_are_sorted_and_those_that_the_engine_picks_are_none():
+    ports = (
+        Port(target=1, published=81),
+        Port(target=2, published=80, protocol="udp"),
+        Port(target=3, published=80),
+        Port(target=4, published=80),
+        Port(target=5),
+    )
+    assert of(ContainerSpec(ports=ports)).ports == (
+        HostPort(published=80),
+        HostPort(published=80, protocol="udp"),
+        HostPort(published=81),
+    )
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        ({}, {}, True),
+        ({}, {"published": 81}, False),
+        ({}, {"protocol": "udp"}, False),
+        ({"host_ip": "192.0.2.1"}, {"host_ip": "192.0.2.1"}, True),
+        ({"host_ip": "192.0.2.1"}, {"host_ip": "192.0.2.2"}, False),
+        ({"host_ip": "192.0.2.1"}, {"host_ip": "0.0.0.0"}, True),
+        ({"host_ip": "::"}, {"host_ip": "192.0.2.1"}, True),
+    ],
+)
+def test_ports_that_cannot_both_be_bound(one, other, expected):
+    one, other = (HostPort(**({"published": 80} | each)) for each in (one, other))
+    assert one.conflicts(other) is other.conflicts(one) is expected
+
+
+@pytest.mark.parametrize(
+    ("platform", "expected"),
+    [
+        ("", ("", "")),
+        ("/", ("", "")),
+        ("Linux", ("linux", "")),
+        ("arm64", ("", "arm64")),
+        ("linux/arm64/v8", ("linux", "arm64")),
+    ],
+)
+def test_a_platform_is_a_system_and_an_architecture(platform, expected):
+    needs = of(ContainerSpec(platform=platform))
+    assert (needs.os, needs.architecture) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("12", 12),
+        ("", 0),
+        ("x", 0),
+        ("-1", 0),
+        ("²", 0),
+        ("٣", 0),
+        ("999999999", 999_999_999),
+        ("1000000000", 0),
+    ],
+)
+def test_a_count_of_generic_resources(text, expected):
+    assert requirements.whole(text) == expected
+
+
+RULE = {"key": "node.labels.zone"}
+
+
+@pytest.mark.parametrize(
+    ("needs", "expected"),
+    [
+        ({}, False),
+        ({"spread_rules": (SpreadRule(**RULE),)}, True),
+        ({"spread_rules": (SpreadRule(weight=1, **RULE),)}, False),
+        ({"neighbours": (Neighbour(service="s/a"),)}, True),
+        ({"neighbours": (Neighbour(service="s/a", weight=1),)}, False),
+        ({"neighbours": (Neighbour(service="s/a", apart=True),)}, False),
+        ({"neighbours": (Neighbour(service="s/a", apart=True, weight=1),)}, False),
+    ],
+)
+def test_whether_a_task_elsewhere_can_make_a_node_fit(needs, expected):
+    assert Requirements(**needs).is_grouped is expected
+
+
+def test_the_largest_class_is_decided_first():
+    classes = [
+        Requirements(memory_bytes=2),
+        Requirements(memory_bytes=1, cpu_millis=5),
+        Requirements(memory_bytes=1, cpu_millis=1),
+        Requirements(cpu_millis=9),
+    ]
+    backwards = classes[::-1]
+    assert sorted(backwards, key=lambda each: each.order) == classes
