@@ -18,7 +18,7 @@ export PYTHON
 RUNTIME := $(VENV)/.installed-runtime
 DEV := $(VENV)/.installed-dev
 
-.PHONY: help up test check check-style check-types check-contract fmt proto bench bench-placement bench-placement-full e2e faults placement-cases simulate simulate-mutations lock clean
+.PHONY: help up test check check-style check-types check-contract fmt proto bench bench-placement bench-placement-full e2e faults placement-cases placement-mutations simulate simulate-mutations lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -87,6 +87,9 @@ simulate-mutations: $(DEV) ## three seeds for each rule of the protocol that fai
 
 placement-cases: $(DEV) ## the placement engine against its reference: CASES=100000 FIRST_SEED=0 (docs/placement.md)
 	$(BIN)/python -m tests.placement $(or $(FIRST_SEED),0) $(or $(CASES),10000) $(ARGS)
+
+placement-mutations: $(DEV) ## tests of placement, with one thing wrong in it: FILE=engine.py (docs/placement.md)
+	$(BIN)/python -m tests.placement.mutations $(FILE) $(ARGS)
 
 comma := ,
 faults: $(DEV) ## break a real cluster on purpose (ONLY=F09,F13 for some; docs/faults.md)

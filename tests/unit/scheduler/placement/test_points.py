@@ -66,12 +66,11 @@ def test_room_is_the_mean_of_what_is_free_with_the_task(cpu, memory, expected):
     assert parts(there, "a", cpu_millis=cpu, memory_bytes=memory)["room"] == expected
 
 
-def test_room_counts_what_is_reserved_and_tasks_that_come_before():
+def test_room_counts_what_is_reserved():
     there = fleet(node("a"))
     put(there, "a", DB, cpu_millis=1000, memory_bytes=2 * GIB)
     needs, a = Requirements(cpu_millis=500, memory_bytes=GIB), there.candidates[NodeId("node-a")]
     assert points.room(needs, a) == (UNIT * 5 // 8 + UNIT * 5 // 8) // 2
-    assert points.room(needs, a, 2) == (UNIT * 3 // 8 + UNIT * 3 // 8) // 2
 
 
 def test_a_node_of_which_nothing_is_known_has_no_room():
