@@ -320,6 +320,8 @@ class Drawn:
             service, needs = random.choice(kinds)
             first = random.choice((1, 20))
             length = random.choice((1, 1, 2, 3, 5, 17, 25))
+            if rarely(random, 0.02):
+                length = random.randint(60, 400)  # more than one sorting is good for
             fields = {
                 "excluded": (NodeId("id-n1"),) if self.has("excluded") else (),
                 "needs_lease": self.has("lease"),

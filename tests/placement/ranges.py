@@ -104,7 +104,7 @@ def run(first, count, *, jobs=None, tell=lambda totals: None):
         jobs or os.cpu_count(),
         mp_context=get_context("spawn"),
         initializer=os.nice,  # it computes only: whatever waits for leases comes first
-        initargs=(10,),
+        initargs=(5,),
     ) as pool:
         for part in pool.map(play, starts, lengths):
             totals.add(part)
