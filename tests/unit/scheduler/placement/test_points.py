@@ -1,5 +1,7 @@
 """What shares, counts and wishes are worth: each part of a score, in numbers."""
 
+from dataclasses import replace
+
 import pytest
 
 from homeport.model import NodeId, Taint
@@ -14,7 +16,7 @@ from homeport.spec import (
     Toleration,
     pairs,
 )
-from scheduler.placement import points, scores, taints
+from scheduler.placement import filters, points, scores, taints
 from scheduler.placement.fleet import Fleet
 from scheduler.placement.requirements import Requirements
 from tests.builders import GIB, node
@@ -247,3 +249,76 @@ def test_neighbours_can_be_told_by_a_label():
     rule = (Neighbour(label="tier=back", key="node.labels.zone", weight=7),)
     assert groups_of(there, "a1", neighbours=rule) == 7 * WISH
     assert groups_of(there, "b1", neighbours=rule) == 0
+
+
+ZONE = "node.labels.zone"
+
+
+def answers(rule, there, *where, **needs):
+    """What a rule says of a new task of `web` on each of these nodes."""
+    asked = ask_of(WEB, Requirements(**needs), 99)
+    return [
+        filters.ALL[rule](there, asked, there.candidates[NodeId(f"node-{name}")]) for name in where
+    ]
+
+
+def test_near_and_apart_say_what_there_is():
+    there = zones("a1", "b1", "-1")
+    put(there, "a1", DB)
+    near, apart = (Neighbour(service="shop/db", key=ZONE, apart=apart) for apart in (False, True))
+    assert answers("neighbour", there, "a1", "b1", "-1", neighbours=(near,)) == [
+        None,
+        ("near shop/db", f"{ZONE} b"),
+        ("near shop/db", f"{ZONE} "),
+    ]
+    assert answers("neighbour", there, "a1", "b1", "-1", neighbours=(apart,)) == [
+        ("apart shop/db", f"{ZONE} a"),
+        None,
+        None,
+    ]
+    label = Neighbour(label="tier=back", key=ZONE)
+    assert answers("neighbour", there, "a1", neighbours=(label,)) == [
+        ("near tier=back", f"{ZONE} a")
+    ]
+
+
+def test_the_first_of_those_that_must_be_together_may_be_anywhere_with_the_label():
+    there = zones("a1", "b1", "-1")
+    itself = (Neighbour(service="shop/web", key=ZONE),)
+    assert answers("neighbour", there, "a1", "-1", neighbours=itself) == [
+        None,
+        ("near shop/web", f"{ZONE} "),
+    ]
+    put(there, "b1")
+    assert answers("neighbour", there, "a1", "b1", neighbours=itself) == [
+        ("near shop/web", f"{ZONE} a"),
+        None,
+    ]
+
+
+def test_who_came_first_keeps_the_other_away():
+    there = zones("a1", "b1", "-1")
+    rule = Neighbour(service="shop/web", key=ZONE, apart=True)
+    put(there, "a1", DB, neighbours=(rule,))
+    put(there, "-1", DB, slot=10, neighbours=(rule,))
+    assert answers("neighbour", there, "a1", "b1", "-1") == [
+        ("opposed shop/web", f"{ZONE} a"),
+        None,
+        None,
+    ]
+    soft = zones("a1")
+    put(soft, "a1", DB, neighbours=(replace(rule, weight=5),))
+    assert answers("neighbour", soft, "a1") == [None]
+
+
+def test_a_hard_spread_rule_says_by_how_much():
+    there = zones("a1", "b1", "-1")
+    put(there, "a1", times=2)
+    rule = SpreadRule(key=ZONE, max_skew=2)
+    assert answers("spread", there, "a1", "b1", "-1", spread_rules=(rule,)) == [
+        (f"{ZONE} 2", "a 2 0"),
+        None,
+        (ZONE, ""),
+    ]
+    assert answers("spread", there, "a1", spread_rules=(replace(rule, max_skew=3),)) == [None]
+    assert answers("spread", there, "a1", spread_rules=(replace(rule, weight=5),)) == [None]
