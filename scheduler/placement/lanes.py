@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from scheduler.placement import filters, points, scores, static
 from scheduler.placement.asks import Ask
+from scheduler.placement.board import Board
 from scheduler.placement.candidates import Candidate
 from scheduler.placement.cells import Cells
 from scheduler.placement.columns import (
@@ -31,7 +32,6 @@ from scheduler.placement.columns import (
 from scheduler.placement.fleet import Fleet
 from scheduler.placement.fragmentation import IMPOSSIBLE, Mix
 from scheduler.placement.presence import Presence
-from scheduler.placement.stranding import Board
 
 Counts = npt.NDArray[np.int64]
 

@@ -90,8 +90,19 @@ def _refused(fleet: Fleet, ask: Ask, rule: str, left: Rows, whys: list[Why]) -> 
     places = np.arange(len(left))
     if rule in _CLOSED:
         places = np.flatnonzero(np.isneginf(columns.table[BASE, left]))
+    known: dict[Hashable, int] = {}
+    devices = columns.codes(*static.ASPECTS["device"]).of_row if rule == "device-free" else None
     for place in places.tolist():
-        result[place] = _ask(fleet, ask, rule, columns.rows[left[place]], whys)
+        row = left.item(place)
+        node = columns.rows[row]
+        if devices is None:
+            result[place] = _ask(fleet, ask, rule, node, whys)
+            continue
+        # The same devices with the same taken of each: there are few such states.
+        state = (devices.item(row), frozenset(node.granted.items()))
+        if state not in known:
+            known[state] = _ask(fleet, ask, rule, node, whys)
+        result[place] = known[state]
     return result
 
 

@@ -15,9 +15,8 @@ import numpy.typing as npt
 
 from homeport import devices
 from homeport.spec import DeviceNeed
-from scheduler.placement import gpus, granting
-from scheduler.placement.columns import Columns, Floats, Mask, Rows
-from scheduler.placement.fleet import Fleet
+from scheduler.placement import gpus
+from scheduler.placement.columns import Floats, Mask, Rows
 from scheduler.placement.fragmentation import (
     CPU_PART,
     END,
@@ -30,15 +29,17 @@ from scheduler.placement.fragmentation import (
     VIEWS,
     Mix,
 )
-from scheduler.placement.gpus import Look, Room
+from scheduler.placement.gpus import Look
 from scheduler.placement.requirements import Requirements
 
 Ints = npt.NDArray[np.int64]
 
+Before = tuple[Ints, Floats]
+"""Of some nodes: what their GPUs are worth to each class of a mix (`Table`), and what is stranded
+now."""
+
 LINES = devices.WHOLE_MILLIS + 1
 """What may be left of a GPU."""
-FEW = 16
-"""So many rows are computed without asking which of them are equal."""
 GPUS_SHIFT, MILLIS_SHIFT = 20, 32
 """Within a number: copies, then GPUs, then thousandths."""
 
@@ -95,12 +96,19 @@ class Table:
         self._cpu = _divisor([each.cpu_millis for each in typical])
         self._memory = _divisor([each.memory_bytes for each in typical])
 
-    def points(self, rooms: Rooms, needs: Requirements) -> Ints:
-        """Of each row, for a class with room for its cpu and memory there."""
+    def before(self, rooms: Rooms) -> Before:
+        """What `points` starts from, whatever the class."""
+        sums, idle = self._sums(rooms), rooms.free.sum(axis=1)
+        return sums, self._stranded(sums, rooms.cpu_millis, rooms.memory_bytes, idle)
+
+    def points(self, rooms: Rooms, needs: Requirements, known: Before | None = None) -> Ints:
+        """Of each row, for a class with room for its cpu and memory there.
+
+        `known`: what `before` said of these rows.
+        """
         need = gpus.need_of(needs)
-        sums = self._sums(rooms)
+        sums, before = known if known is not None else self.before(rooms)
         idle = rooms.free.sum(axis=1)
-        before = self._stranded(sums, rooms.cpu_millis, rooms.memory_bytes, idle)
         cpu = rooms.cpu_millis - needs.cpu_millis
         memory = rooms.memory_bytes - needs.memory_bytes
         if need is None:
@@ -156,98 +164,6 @@ class Table:
         used[none] = 0
         result: Floats = idle * (VIEWS * self._weight.sum()) - used @ self._weight
         return result
-
-
-class Board:
-    """The nodes of a fleet that have GPUs, as arrays that follow its columns."""
-
-    __slots__ = ("_looks", "_place", "_rooms", "_rows", "_seen", "_state", "_states", "_table")
-
-    def __init__(self, columns: Columns) -> None:
-        """As the candidates are now."""
-        having = [candidate.row for candidate in columns.rows if candidate.gpus]
-        self._rows: Rows = np.array(having, dtype=np.intp)
-        self._place: Rows = np.full(len(columns.rows), -1, dtype=np.intp)
-        self._place[self._rows] = np.arange(len(having))
-        nodes = [columns.rows[row] for row in having]
-        looks = sorted({(gpu.vendor, gpu.model) for node in nodes for gpu in node.gpus})
-        self._looks = tuple(looks)
-        most = max((len(node.gpus) for node in nodes), default=0)
-        look = np.full((len(nodes), most), -1, dtype=np.int64)
-        for place, node in enumerate(nodes):
-            numbers = [looks.index((gpu.vendor, gpu.model)) for gpu in node.gpus]
-            look[place, : len(numbers)] = numbers
-        self._rooms = Rooms(np.zeros(len(nodes)), np.zeros(len(nodes)), look, np.zeros_like(look))
-        # Nodes of which the same is left have the same points: each such state has a number.
-        self._states: dict[Room, int] = {}
-        self._state: Rows = np.zeros(len(nodes), dtype=np.intp)
-        self._table: tuple[Mix, Table] | None = None
-        self._seen = columns.end
-        for row in having:
-            self._write(columns, row)
-
-    @staticmethod
-    def of(fleet: Fleet) -> Board | None:
-        """That of a fleet, up to date with its columns; None: no node has a GPU."""
-        columns = fleet.columns
-        if "board" not in columns.derived:
-            has = any(candidate.gpus for candidate in columns.rows)
-            columns.derived["board"] = Board(columns) if has else None
-        board: Board | None = columns.derived["board"]
-        if board is not None and board._seen != columns.end:
-            board._follow(columns)
-        return board
-
-    def steps(self, rows: Rows | None, needs: Requirements, typical: Mix) -> tuple[Rows, Ints]:
-        """(rows with GPUs among these, their points); None: all rows."""
-        places = np.arange(len(self._rows))
-        if rows is not None:
-            places = self._place[rows]
-            places = places[places >= 0]
-        if not len(places):
-            return self._rows[places], np.zeros(0, dtype=np.int64)
-        if self._table is None or self._table[0] is not typical:
-            self._table = (typical, Table(typical, self._looks))
-        table = self._table[1]
-        result = np.full(len(places), IMPOSSIBLE)
-        can = np.flatnonzero(self._has_room(places, needs))
-        good = places[can]
-        if len(good) <= FEW:
-            result[can] = table.points(self._rooms.take(good), needs)
-        else:
-            _, first, back = np.unique(self._state[good], return_index=True, return_inverse=True)
-            result[can] = table.points(self._rooms.take(good[first]), needs)[back]
-        return self._rows[places], result
-
-    def _has_room(self, places: Rows, needs: Requirements) -> Mask:
-        """Where a task may fit: what certainly does not need not be computed."""
-        rooms, need = self._rooms, gpus.need_of(needs)
-        result: Mask = rooms.cpu_millis[places] >= needs.cpu_millis
-        result &= rooms.memory_bytes[places] >= needs.memory_bytes
-        if need is not None:
-            usable = (rooms.free[places] >= need.share_millis).sum(axis=1)
-            result &= usable >= max(need.count, 1)
-        return result
-
-    def _follow(self, columns: Columns) -> None:
-        changed = columns.since(self._seen)
-        self._seen = columns.end
-        if changed is None:
-            changed = self._rows
-        if len(self._states) > 8 * len(self._rows) + 1024:
-            self._states.clear()
-            changed = self._rows
-        for row in dict.fromkeys(changed.tolist()):
-            if self._place[row] >= 0:
-                self._write(columns, row)
-
-    def _write(self, columns: Columns, row: int) -> None:
-        place = self._place[row]
-        room = granting.room_of(columns.rows[row])
-        self._rooms.cpu_millis[place] = room.cpu_millis
-        self._rooms.memory_bytes[place] = room.memory_bytes
-        self._rooms.free[place, : len(room.free)] = room.free
-        self._state[place] = self._states.setdefault(room, len(self._states))
 
 
 def _divisor(amounts: Sequence[int]) -> Floats:
