@@ -121,6 +121,8 @@ class Controller:
         self._address = address
         self._pace = Pace(clock.boottime())
         self._moves = Moves(clock.boottime())
+        # At their last look they needed nothing, and no progress of their live tasks changes that.
+        self._calm: dict[ServiceId, None] = {}
         self._braked: dict[ServiceId, None] = {}  # they wait for the brake to change
         self._brake_at = 0.0  # boot time at which it is to be judged anew; 0: when a node changes
         self._troubles: dict[ServiceId, int] = {}  # failed looks in a row
@@ -249,6 +251,11 @@ class Controller:
             self._judge_brake()
         for service in services:
             self._agenda.add(service)
+        for service in self._dirt.take_progress():
+            if service in self._calm:
+                self._agenda.stir(service)
+            else:
+                self._agenda.add(service)
         for node in nodes:
             state = self._node_state(node)
             if self._node_states.get(node) == state:
@@ -343,16 +350,22 @@ class Controller:
                     self._agenda.add(rest)
                 break
             if self._is_frozen(service) or self._is_drafted(service):
+                self._calm.pop(service, None)
                 continue
             try:
                 decision = reconcile.decide(snapshot, self._fleet, service)
             except Exception:
                 # One service's trouble must not stop the others.
                 log.exception("a service cannot be decided about", service=service)
+                self._calm.pop(service, None)
                 self._later(service, snapshot.now)
                 continue
             self._troubles.pop(service, None)
             looked.append(service)
+            if decision.is_calm:
+                self._calm[service] = None
+            else:
+                self._calm.pop(service, None)
             look.add(decision.changes, service)
             vacancies += decision.vacancies
             stays[service] = decision.stays

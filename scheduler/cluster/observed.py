@@ -92,23 +92,33 @@ class Dirt:
     def __init__(self) -> None:
         """Clean."""
         self.services: dict[ServiceId, None] = {}
+        self.progressed: dict[ServiceId, None] = {}  # live tasks came further, and are still live
         self.nodes: dict[NodeId, None] = {}
         self.capacity = False  # something was freed or came: waiting slots may fit now
 
     def __bool__(self) -> bool:
         """Whether there is anything to look at."""
-        return bool(self.services or self.nodes or self.capacity)
+        return bool(self.services or self.progressed or self.nodes or self.capacity)
 
     def service(self, service: ServiceId) -> None:
         """Look at this service again."""
         self.services[service] = None
 
+    def progress(self, service: ServiceId) -> None:
+        """A live task of it has come further: look at it again, unless nothing rests on that."""
+        self.progressed[service] = None
+
     def node(self, node: NodeId) -> None:
         """Look at this node again."""
         self.nodes[node] = None
 
+    def take_progress(self) -> tuple[ServiceId, ...]:
+        """The services whose live tasks came further; these marks are then gone."""
+        taken, self.progressed = tuple(self.progressed), {}
+        return taken
+
     def take(self) -> tuple[tuple[ServiceId, ...], tuple[NodeId, ...], bool]:
-        """All marks, which are then gone."""
+        """All other marks, which are then gone."""
         taken = tuple(self.services), tuple(self.nodes), self.capacity
         self.services, self.nodes, self.capacity = {}, {}, False
         return taken

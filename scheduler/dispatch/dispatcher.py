@@ -35,6 +35,7 @@ from scheduler.dispatch.leases import Leases
 from scheduler.dispatch.said import Said
 from scheduler.dispatch.session import Session
 from scheduler.dispatch.turns import Turns
+from scheduler.dispatch.wording import Wording
 from scheduler.store.authority import Authority
 from scheduler.store.base import Conflict, StoreError
 from scheduler.store.images import Images
@@ -67,6 +68,7 @@ class Dispatcher:
         self._schedulers = schedulers
         self._said: dict[NodeId, Said] = {}
         self._turns = Turns()
+        self._wording = Wording()
         self._boots: dict[NodeId, liveness.Boots] = {}
         self._lenient: dict[NodeId, float] = {}
         self._news = asyncio.Event()  # a node's state changed: its next deadline is another
@@ -334,7 +336,14 @@ class Dispatcher:
         node = NodeId(hello.node_id)
         said = self._said.setdefault(node, Said())
         session = Session(
-            self._authority, node, hello.session_id, hello.boot_id, stream, said, self._turns
+            self._authority,
+            node,
+            hello.session_id,
+            hello.boot_id,
+            stream,
+            said,
+            self._turns,
+            self._wording,
         )
         self._replace(session)
         clock = self._authority.clock

@@ -34,6 +34,7 @@ from scheduler.cluster.changes import Change
 from scheduler.dispatch import assignments, joining, reports
 from scheduler.dispatch.said import Said
 from scheduler.dispatch.turns import Turn, Turns
+from scheduler.dispatch.wording import Wording
 from scheduler.store.authority import Authority
 from scheduler.store.base import Conflict, StoreError
 
@@ -68,8 +69,12 @@ class Session:
         stream: Stream,
         said: Said,
         turns: Turns,
+        wording: Wording,
     ) -> None:
-        """`said`: what this node's agent last said of its tasks; outlives the session."""
+        """`said`: what this node's agent last said of its tasks; outlives the session.
+
+        `turns` and `wording` are common to all sessions of a leader.
+        """
         self.node = node
         self.id = session_id
         self.boot_id = boot_id
@@ -83,6 +88,7 @@ class Session:
         self._outbox: deque[Any] = deque()
         self._changed: set[TaskId] = set()
         self._turns = turns
+        self._wording = wording
         self._turn: Turn | None = None  # asked for, because there are orders to send
         self._farewell: dispatcher_pb2.Farewell | None = None
         self._wake = asyncio.Event()
@@ -207,7 +213,7 @@ class Session:
                 for orders in self._orders():
                     if not self._authority.is_proven:
                         break  # the farewell comes next
-                    await self._stream.send(_message(orders))
+                    await self._stream.send(self._wording.message(orders))
 
     def _has_turn(self) -> bool:
         """Whether this session may send its orders now; it is woken when it may."""
@@ -282,8 +288,11 @@ class Session:
                 dirt.service(_service(authority, task))
         for status in heard.statuses:
             if observed.put_status(status):
-                dirt.service(_service(authority, status.task))
-                dirt.capacity = dirt.capacity or status.state in TERMINAL
+                if status.state in TERMINAL:
+                    dirt.service(_service(authority, status.task))
+                    dirt.capacity = True
+                else:
+                    dirt.progress(_service(authority, status.task))
         node = authority.mirror.tables.node(self.node)
         said = self._readable(report.events, Event)
         for event in reports.events(node.name if node is not None else self.node, said):
@@ -370,30 +379,3 @@ def _service(authority: Authority, task: TaskId) -> Any:
     stored = authority.mirror.tables.task(task)
     assert stored is not None, "reports.hear lets only recorded tasks through"
     return stored.service
-
-
-def _message(orders: assignments.Orders) -> dispatcher_pb2.SessionResponse:
-    message = dispatcher_pb2.SessionResponse()
-    content = message.assignments
-    if orders.applies_to is None:
-        content.kind = dispatcher_pb2.Assignments.KIND_COMPLETE
-    else:
-        content.kind = dispatcher_pb2.Assignments.KIND_INCREMENTAL
-        codec.fill(content.applies_to, orders.applies_to)
-    codec.fill(content.order, orders.order)
-    for field, values in (
-        (content.tasks, orders.tasks),
-        (content.tombstones, orders.tombstones),
-        (content.specs, orders.specs),
-        (content.files, orders.files),
-    ):
-        for value in values:
-            codec.fill(field.add(), value)
-    for stack in orders.stacks:
-        resources = content.stacks.add(stack=stack.name)
-        for network in stack.networks:
-            codec.fill(resources.networks.add(), network)
-        for volume in stack.volumes:
-            codec.fill(resources.volumes.add(), volume)
-    content.wanted_hash = orders.wanted_hash
-    return message

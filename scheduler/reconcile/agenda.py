@@ -31,6 +31,10 @@ class Agenda:
     def add(self, service: ServiceId) -> None:
         """Look at it now, and at those that wait for it."""
         self._due[service] = None
+        self.stir(service)
+
+    def stir(self, service: ServiceId) -> None:
+        """Look at those that wait for it, and not at itself."""
         for dependent in self._awaited.get(service, ()):
             self._due[dependent] = None
 

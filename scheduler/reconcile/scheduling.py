@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from sys import intern
 
 from homeport.model import NodeId, ServiceId, Task
 from scheduler.cluster.changes import ABSENT, Change, Put
@@ -167,7 +168,8 @@ def _create(snapshot: Snapshot, vacancy: Vacancy, placed: Placed) -> list[Change
     spec = stored.spec(vacancy.service, vacancy.generation)
     assert service is not None, "ask_for looked it up in this snapshot"
     assert spec is not None, "ask_for looked it up in this snapshot"
-    reason = f"{vacancy.reason}; placed on {name(snapshot, placed.node)}"
+    # A thousand tasks have the same few reasons, and records last: one string for all of them.
+    reason = intern(f"{vacancy.reason}; placed on {name(snapshot, placed.node)}")
     task = Task(
         service=vacancy.service,
         slot=vacancy.slot,

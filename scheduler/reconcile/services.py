@@ -45,6 +45,7 @@ class Decision:
     wake_at: float = 0.0  # boot time of the next look; 0: when something changes
     running: dict[TaskId, int] = field(default_factory=dict)
     proven: list[TaskId] = field(default_factory=list)
+    is_calm: bool = False  # nothing to do, however far its live tasks come (see `calm`)
 
     def wake(self, when: float) -> None:
         """Look again at `when`, if not before; 0 says nothing."""
@@ -56,11 +57,12 @@ def decide(snapshot: Snapshot, fleet: Fleet, service_id: ServiceId) -> Decision:
     """The next changes to a service, and which of its slots want a task."""
     decision = Decision()
     service = snapshot.stored.service(service_id)
+    if service is not None and calm.is_calm(snapshot, service):
+        decision.is_calm = True
+        return decision
     decision.wake(outcomes.wake_at(snapshot, service_id))
     if service is None:
         decision.changes += reaper.headless(snapshot, service_id)
-        return decision
-    if calm.is_calm(snapshot, service):
         return decision
     decision.changes += outcomes.decide(snapshot, service_id)
     if decision.changes:

@@ -12,7 +12,7 @@ from dataclasses import replace
 import pytest
 
 from homeport import codec
-from homeport.lifecycle import Desired, TaskState
+from homeport.lifecycle import TERMINAL, Desired, TaskState
 from homeport.model import (
     Condition,
     NodeState,
@@ -138,7 +138,8 @@ class Ring:
 
     def report(self, task, state, **fields):
         self.observed.put_status(TaskStatus(task=task, state=state, **fields))
-        self.dirt.service(ServiceId(task.rsplit("/", 2)[0]))
+        mark = self.dirt.service if state in TERMINAL else self.dirt.progress
+        mark(ServiceId(task.rsplit("/", 2)[0]))
         self.controller.wake()
 
     def tasks(self, service):
@@ -355,6 +356,35 @@ async def test_a_waiting_slot_is_not_looked_at_for_room_that_would_not_do(monkey
         await settled()
         assert small in looked
         assert big not in looked
+
+
+async def test_a_service_with_which_all_is_well_is_looked_at_when_a_task_ends_not_when_one_runs(
+    monkeypatch,
+):
+    ring = Ring()
+    async with ring.running():
+        await ring.add_nodes("a")
+        service = await ring.apply(spec("web", replicas=3))
+        await settled()
+        looked = []
+        decide = reconcile.decide
+        monkeypatch.setattr(
+            reconcile, "decide", lambda *given: looked.append(given[2]) or decide(*given)
+        )
+        first, second, third = (task.id for task in ring.tasks(service))
+        ring.report(first, TaskState.STARTING)
+        ring.report(second, TaskState.RUNNING)
+        await settled()
+        assert looked == []
+        ring.report(third, TaskState.FAILED)
+        await settled()
+        assert looked[0] == service
+        assert ring.reasons().count("Failed") == 1
+        # It waits for a successor now, so that all is not well any more.
+        del looked[:]
+        ring.report(first, TaskState.RUNNING)
+        await settled()
+        assert service in looked
 
 
 async def test_the_successor_of_a_failed_task_waits_for_its_back_off():

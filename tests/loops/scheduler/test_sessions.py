@@ -86,7 +86,9 @@ async def test_a_complete_report_makes_the_node_known_and_is_acknowledged(leader
         await settle()
         assert leader.observed.knows(joined.node_id)
         assert leader.observed.status(f"{WEB}/1/1").state is TaskState.RUNNING
+        # Its tasks are known now: more than that one of them has come further.
         assert WEB in leader.authority.dirt.services
+        assert WEB in leader.authority.dirt.take_progress()
         assert leader.wakes
 
 
