@@ -30,6 +30,7 @@ from scheduler.store.authority import Authority
 NODES_MAX = 1_000
 """Nodes of one kind in one request."""
 SHOWN_MAX = 1_000
+OBJECTIONS_MAX = 10_000
 NAMES_MAX = 20
 CPU_MILLIS_MAX, MEMORY_BYTES_MAX = 10_000_000, 1 << 50
 
@@ -53,22 +54,31 @@ class Wondering(Answering):
             ) from None
         notices += _doubts(snapshot, change)
         found = compare(after, change)
-        response = shown(Views(after.snapshot), found, notices)
+        response = shown(Views(after.snapshot), change, found, notices)
         response.revision = self._revision()
         return response
 
 
-def shown(views: Views, found: Imagined, notices: Sequence[str]) -> control_pb2.WhatIfResponse:
+def shown(
+    views: Views, change: Imagining, found: Imagined, notices: Sequence[str]
+) -> control_pb2.WhatIfResponse:
     """The answer as users see it."""
     response = control_pb2.WhatIfResponse(
         moves=[_move(views, each) for each in found.moves[:SHOWN_MAX]],
-        waiting=[views.planned(each) for each in found.waiting[:SHOWN_MAX]],
-        staying=[views.planned(each) for each in found.staying[:SHOWN_MAX]],
         rooms=[_room(views, each) for each in found.rooms],
         survives=not found.lost,
         lost=found.lost,
         notices=notices,
     )
+    left = OBJECTIONS_MAX
+    for told, planned in ((response.waiting, found.waiting), (response.staying, found.staying)):
+        for each in planned[:SHOWN_MAX]:
+            left -= len(each.refusals)
+            # Of a node that would be gone nobody asks why not there.
+            why = [no for no in each.refusals if no.node not in change.down] if left >= 0 else []
+            told.append(views.planned(replace(each, refusals=why)))
+    if left < 0:
+        response.notices.append("why not on which node is told of the first slots alone")
     if found.replaced:
         response.notices.append(f"{_tasks(found.replaced)} would be replaced where they are")
     if found.ended:

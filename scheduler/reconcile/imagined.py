@@ -6,6 +6,7 @@ on the node that it is on is no move.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from homeport.lifecycle import TERMINAL
@@ -79,7 +80,7 @@ def compare(after: After, change: Imagining) -> Imagined:
                     replaced += 1
                 elif new.node in change.drained and not service.mode.is_global:
                     staying.append(_stay(after, service_id, new))
-            elif (without := _without(after, change, service, number, old)) is not None:
+            elif (without := _without(after, service, number, old)) is not None:
                 (waiting if old is None else lost).append(without)
                 pinned += old is not None and old.pinned and old.node in change.down
             elif old is not None and service.mode.is_global:
@@ -119,15 +120,13 @@ def _move(after: After, change: Imagining, before: Slot | None, task: Task) -> M
     )
 
 
-def _without(
-    after: After, change: Imagining, service: Service, number: int, old: Task | None
-) -> Planned | None:
+def _without(after: After, service: Service, number: int, old: Task | None) -> Planned | None:
     """A slot that is wanted and has no task that may run; None: it is not wanted."""
     waits = after.waiting.get(service.id, {}).get(number)
-    refusals: tuple[Refusal, ...] = ()
+    refusals: Sequence[Refusal] = ()
     if waits is not None:
         reason = waits.reason
-        refusals = tuple(each for each in waits.refusals if each.node not in change.down)
+        refusals = waits.refusals
     elif old is None or service.mode.is_global or number not in replicas.wanted(service):
         return None
     elif not any(each.outcome is None for each in _tasks(after, old)):

@@ -162,6 +162,20 @@ async def test_a_long_answer_is_cut_and_says_so(api, monkeypatch):
     assert answer.notices[-1].startswith("only the first 2 are shown of 3 that would move")
 
 
+async def test_why_not_is_told_of_the_nodes_that_are_left_and_within_bounds(api, monkeypatch):
+    asked = Request(apply=stack(service("x", 9 * GIB, replicas=2)), nodes_down=["pi4"])
+    answer = await api.control.WhatIf(asked)
+    assert [[each.node for each in task.objections] for task in answer.waiting] == [
+        ["nas", "pi5"],
+        ["nas", "pi5"],
+    ]
+    assert list(answer.notices) == []
+    monkeypatch.setattr(wondering, "OBJECTIONS_MAX", 5)
+    answer = await api.control.WhatIf(asked)
+    assert [len(task.objections) for task in answer.waiting] == [2, 0]
+    assert "told of the first slots alone" in answer.notices[0]
+
+
 async def test_the_controller_does_what_was_imagined():
     """Services of every kind, and the node that most of them are on is lost."""
     cluster = Cluster()

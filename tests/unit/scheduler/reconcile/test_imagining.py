@@ -90,7 +90,10 @@ def test_what_finds_no_room_waits_and_says_why_not_where():
     found = down(world, "a")
     assert (moved(found), found.lost) == ({}, 1)
     (waiting,) = found.waiting
-    assert [(each.node, each.rule) for each in waiting.refusals] == [("node-b", "memory")]
+    assert [(each.node, each.rule) for each in waiting.refusals] == [
+        ("node-a", "ready"),
+        ("node-b", "memory"),
+    ]
     assert (
         waiting.reason == "node a is down; none of 2 nodes will do: 1 lacks memory, 1 is not ready"
     )
