@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from homeport.cli import options, output
+from homeport.cli import options, output, standings
 from homeport.client import Client
 from homeport.v1 import control_pb2
 
@@ -118,6 +118,7 @@ def apply(
 
 @click.command()
 @file_options
+@click.option("--scores", is_flag=True, help="Print each node's score by part, or why not.")
 @click.option("--offline", is_flag=True, help="Check and translate the file without a cluster.")
 @click.option(
     "-o",
@@ -137,10 +138,13 @@ def plan(
     profiles: tuple[str, ...],
     env_files: tuple[str, ...],
     quiet: bool,
+    scores: bool,
     offline: bool,
     form: str,
 ) -> None:
     """Show what apply would create, change and remove, and where each task would go.
+
+    Of a task that would wait it says for each node why, and what would make it fit.
 
     Ends with 0 when there is nothing to do, with 1 when there is, and with 2 when it cannot
     say (69 when no scheduler answers). With --offline it checks and translates the file alone,
@@ -170,7 +174,7 @@ def plan(
     for missing in compiled.missing:
         output.note(f"missing: {missing}")
     _print_server_notices(answer.notices, quiet)
-    context.exit(_print_plan(answer))
+    context.exit(_print_plan(answer, scores=scores))
 
 
 def load(
@@ -227,7 +231,7 @@ def _differs(answer: control_pb2.ApplyResponse) -> bool:
     )
 
 
-def _print_plan(answer: control_pb2.ApplyResponse) -> int:
+def _print_plan(answer: control_pb2.ApplyResponse, *, scores: bool = False) -> int:
     """Print what would happen; the exit code of `plan`."""
     for change in answer.changes:
         mark, word, color = _MARKS[change.action]
@@ -245,10 +249,14 @@ def _print_plan(answer: control_pb2.ApplyResponse) -> int:
         if task.node:
             click.echo(f"  {name} -> {task.node}  ({task.reason})" if task.reason
                        else f"  {name} -> {task.node}")  # fmt: skip
+            for line in standings.nodes(task.nodes if scores else (), "    "):
+                click.echo(line)
         else:
             click.echo(output.colored(f"  {name} would wait: {task.reason}", "yellow"))
             for objection in task.objections:
-                click.echo(f"      {objection.node}: {objection.message}")
+                click.echo(f"      {objection.message}")
+            for line in standings.remedies(task.remedies, "      "):
+                click.echo(line)
     if not _differs(answer):
         click.echo("Nothing to do.")
         return 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from homeport.cli import options, output
+from homeport.cli import options, output, standings
 from homeport.cli.tasks import state_of
 from homeport.v1 import control_pb2
 
@@ -26,7 +26,9 @@ def explain(context: click.Context, object: str, stack: str, form: str) -> None:
     """Say why OBJECT is as it is: a task (web.1), a service or a node.
 
     For a task it names each node with its score by parts, or with each rule that keeps the
-    task away and its numbers.
+    task away and its numbers. Where a task fits nowhere, it says what would make it fit, the
+    smallest change first, with the commands that make it; each has been tried on a copy of the
+    cluster.
     """
     stack, object = options.split_name(object, stack)
     client = options.connect(context)
@@ -39,11 +41,7 @@ def explain(context: click.Context, object: str, stack: str, form: str) -> None:
     for task in answer.tasks:
         where = f" on {task.task.node_name}" if task.task.node_name else ""
         click.echo(f"\n{task.task.stack}/{task.task.name}: {state_of(task.task)}{where}")
-        for node in sorted(task.nodes, key=lambda node: (bool(node.objections), -node.total)):
-            mark = "*" if node.chosen else " "
-            if node.objections:
-                for objection in node.objections:
-                    click.echo(f"  {mark} {node.node}: {objection.message}")
-            else:
-                parts = ", ".join(f"{part.name} {part.value}" for part in node.scores)
-                click.echo(f"  {mark} {node.node}: fits, score {node.total} ({parts})")
+        for line in standings.nodes(task.nodes, "  "):
+            click.echo(line)
+        for line in standings.remedies(task.remedies, "  "):
+            click.echo(line)

@@ -705,6 +705,7 @@ class PlannedTask(_message.Message):
     OBJECTIONS_FIELD_NUMBER: _builtins.int
     REMEDIES_FIELD_NUMBER: _builtins.int
     STACK_FIELD_NUMBER: _builtins.int
+    NODES_FIELD_NUMBER: _builtins.int
     service: _builtins.str
     slot: _builtins.int
     node: _builtins.str
@@ -718,6 +719,12 @@ class PlannedTask(_message.Message):
     def remedies(self) -> _containers.RepeatedCompositeFieldContainer[Global___Remedy]:
         """What would make it fit, the smallest change first."""
 
+    @_builtins.property
+    def nodes(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodeExplanation]:
+        """Where it would go: each node as it stood when that was decided. Left out beyond the first
+        tasks of a plan in a large cluster.
+        """
+
     def __init__(
         self,
         *,
@@ -728,10 +735,11 @@ class PlannedTask(_message.Message):
         objections: _abc.Iterable[Global___Objection] | None = ...,
         remedies: _abc.Iterable[Global___Remedy] | None = ...,
         stack: _builtins.str = ...,
+        nodes: _abc.Iterable[Global___NodeExplanation] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["node", b"node", "objections", b"objections", "reason", b"reason", "remedies", b"remedies", "service", b"service", "slot", b"slot", "stack", b"stack"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["node", b"node", "nodes", b"nodes", "objections", b"objections", "reason", b"reason", "remedies", b"remedies", "service", b"service", "slot", b"slot", "stack", b"stack"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -12,7 +12,7 @@ from homeport.model import Node, NodeState, RolloutState, Service
 from homeport.v1 import control_pb2
 from scheduler.api import selection
 from scheduler.api.errors import NotFound
-from scheduler.api.views import Views, health_word
+from scheduler.api.views import Views, health_word, remedy
 from scheduler.reconcile import planning
 
 SLOTS_MAX = 20
@@ -37,9 +37,8 @@ def explain(views: Views, stack: str, given: str) -> control_pb2.ExplainResponse
         waiting = _waiting(views, service)
         slots.sort(key=lambda each: (each not in waiting, each))  # what waits is asked about
         response.lines.append(f"the first {SLOTS_MAX} of its {len(slots)} slots:")
-    for each in slots[:SLOTS_MAX]:
-        explanation = planning.explain(views.snapshot, service.id, each)
-        response.lines.append(_slot(views, service, each, explanation))
+    for explanation in planning.explain(views.snapshot, service.id, slots[:SLOTS_MAX]):
+        response.lines.append(_slot(views, service, explanation))
         response.tasks.append(_task(views, service, explanation))
     return response
 
@@ -54,11 +53,11 @@ def _waiting(views: Views, service: Service) -> set[int]:
 
 
 def _service(views: Views, service: Service) -> Iterator[str]:
-    seen = views.service(service)
+    seen, name = views.service(service), f"{service.stack}/{service.name}"
     if service.removing:
-        yield f"{service.name} is being removed; {seen.running} of its tasks still run"
+        yield f"{name} is being removed; {seen.running} of its tasks still run"
     else:
-        yield f"{service.name} is to have {seen.desired} tasks; {seen.running} run"
+        yield f"{name} is to have {seen.desired} tasks; {seen.running} run"
     if seen.waiting:
         yield f"{seen.waiting} wait for a node"
     rollout = views.snapshot.stored.rollout(service.id)
@@ -70,8 +69,8 @@ def _service(views: Views, service: Service) -> Iterator[str]:
         )
 
 
-def _slot(views: Views, service: Service, slot: int, explanation: planning.Explanation) -> str:
-    name = views.slot_name(service, slot)
+def _slot(views: Views, service: Service, explanation: planning.Explanation) -> str:
+    name = f"{service.stack}/{views.slot_name(service, explanation.slot)}"
     task = views.snapshot.stored.task(explanation.task) if explanation.task is not None else None
     if task is None:
         return f"{name} has no task: {explanation.reason}"
@@ -99,11 +98,8 @@ def _task(
         message.task.CopyFrom(views.task(task))
     elif waiting is not None:
         message.task.CopyFrom(views.waiting(service, waiting))
-    for node in explanation.nodes:
-        entry = message.nodes.add(node=node.name, chosen=node.chosen, total=node.total)
-        entry.objections.extend(views.objection(each) for each in node.refusals)
-        for name, value in node.scores:
-            entry.scores.add(name=name, value=value)
+    message.nodes.extend(views.standing(each) for each in explanation.nodes)
+    message.remedies.extend(remedy(each) for each in explanation.remedies)
     return message
 
 

@@ -35,8 +35,10 @@ from scheduler.api import admission
 from scheduler.cluster.observed import Refusal, Waiting, is_ready
 from scheduler.cluster.snapshot import Snapshot
 from scheduler.placement import words
+from scheduler.placement.remedy import Remedy
 from scheduler.reconcile import globals as globals_, nodes
 from scheduler.reconcile.planning import Planned
+from scheduler.reconcile.standings import NodeExplanation
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,6 +286,18 @@ class Views:
             message=words.sentence(refusal, name),
         )
 
+    def standing(self, node: NodeExplanation) -> control_pb2.NodeExplanation:
+        """What speaks for and against a node."""
+        message = control_pb2.NodeExplanation(
+            node=node.name,
+            chosen=node.chosen,
+            objections=[self.objection(each) for each in node.refusals],
+            total=node.total,
+        )
+        for name, value in node.scores:
+            message.scores.add(name=name, value=value)
+        return message
+
     def planned(self, planned: Planned) -> control_pb2.PlannedTask:
         """Where a task would go."""
         service = self._stored.service(planned.service)
@@ -294,6 +308,8 @@ class Views:
             reason=planned.reason,
             objections=[self.objection(each) for each in planned.refusals],
             stack=service.stack if service is not None else "",
+            remedies=[remedy(each) for each in planned.remedies],
+            nodes=[self.standing(each) for each in planned.nodes],
         )
 
 
@@ -307,6 +323,16 @@ def service_change(outcome: admission.ServiceOutcome) -> control_pb2.ServiceChan
     for field in outcome.fields:
         change.fields.add(path=field.path, old=field.old, new=field.new)
     return change
+
+
+def remedy(remedy: Remedy) -> control_pb2.Remedy:
+    """What would make a waiting task fit."""
+    return control_pb2.Remedy(
+        kind=control_pb2.Remedy.Kind.ValueType(remedy.kind.value),
+        node=remedy.node,
+        message=remedy.message,
+        commands=remedy.commands,
+    )
 
 
 def health_word(status: TaskStatus) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from homeport import paths, patterns
+from homeport.model import NodeId
 from homeport.spec import Constraint, ConstraintOperator
 from scheduler.cluster.observed import Refusal
 from scheduler.placement import granting, groups, requirements, taints
@@ -48,13 +49,13 @@ def condition(fleet: Fleet, ask: Ask, node: Candidate) -> Answer:
 
 def this_node(fleet: Fleet, ask: Ask, node: Candidate) -> Answer:
     """A global service's task, or one whose data is on a node, goes there only."""
-    return None if ask.only in (None, node.id) else (ask.only or "", "")
+    return None if ask.only in (None, node.id) else (_name(fleet, ask.only or ""), "")
 
 
 def bind_source(fleet: Fleet, ask: Ask, node: Candidate) -> Answer:
     """A bind source of the machine that ran apply is on that machine only."""
     wanted = ask.needs.node
-    return None if wanted in ("", node.id, node.name) else (wanted, "")
+    return None if wanted in ("", node.id, node.name) else (_name(fleet, wanted), "")
 
 
 def fencing(fleet: Fleet, ask: Ask, node: Candidate) -> Answer:
@@ -253,11 +254,14 @@ def first_refusal(fleet: Fleet, ask: Ask, node: Candidate) -> Refusal | None:
 
 def refusals(fleet: Fleet, ask: Ask, node: Candidate) -> tuple[Refusal, ...]:
     """All rules that say no."""
-    return tuple(
+    found = [
         Refusal(node=node.id, rule=name, needed=answer[0], had=answer[1])
         for name, rule in ALL.items()
         if (answer := rule(fleet, ask, node)) is not None
-    )
+    ]
+    # What is not there is not free either: once is enough.
+    missing = {each.needed for each in found if each.rule == "device"}
+    return tuple(each for each in found if each.rule != "device-free" or each.needed not in missing)
 
 
 def is_eligible(fleet: Fleet, ask: Ask, node: Candidate) -> bool:
@@ -303,6 +307,12 @@ def holds(constraint: Constraint, facts: dict[str, str]) -> bool:
             return any(patterns.matches(value, each) for each in had)
         case ConstraintOperator.NOT_MATCHES:
             return not any(patterns.matches(value, each) for each in had)
+
+
+def _name(fleet: Fleet, node: str) -> str:
+    """A node as people know it; what is no id stays as it is."""
+    found = fleet.candidates.get(NodeId(node))
+    return found.name if found is not None else node
 
 
 def _had(key: str, facts: dict[str, str]) -> tuple[str, ...]:

@@ -35,6 +35,20 @@ def summary(refusals: Sequence[Refusal]) -> str:
     return f"none of {len(refusals)} nodes will do: {', '.join(said)}"
 
 
+def size(number: float) -> str:
+    """Bytes in words: `212 MiB`."""
+    for unit in ("B", "KiB", "MiB"):
+        if number < 1024:
+            return f"{number:.4g} {unit}"
+        number /= 1024
+    return f"{number:.4g} GiB"
+
+
+def cores(millis: int) -> str:
+    """Thousandths of a core in words: `0.5 CPUs`."""
+    return "1 CPU" if millis == 1000 else f"{millis / 1000:g} CPUs"
+
+
 def _clause(refusal: Refusal) -> str:
     needed, had = refusal.needed, refusal.had
     match refusal.rule:
@@ -45,7 +59,7 @@ def _clause(refusal: Refusal) -> str:
         case "condition":
             return f"takes no new tasks: {had}"
         case "node":
-            return "is not the node that this task belongs to"
+            return f"is not {needed or 'the node'}, where this task belongs"
         case "bind-source":
             return f"is not {needed}, where the files that it binds are"
         case "fencing":
@@ -72,19 +86,23 @@ def _clause(refusal: Refusal) -> str:
             where = f" on {had}" if had else ""
             return f"has port {needed} taken{where}"
         case "memory":
-            return f"has {_size(had)} of memory free of reservations, and {_size(needed)} is needed"
+            free, wanted = _sizes(had, needed)
+            return f"has {free} of memory free of reservations, and {wanted} is needed"
         case "cpu":
-            return f"has {_cores(had)} cpu free of reservations, and {_cores(needed)} is needed"
+            free, wanted = cores(int(had or 0)), cores(int(needed or 0))
+            return f"has {free} free of reservations, and {wanted} {_be(wanted)} needed"
         case "pids":
             return f"has {had} pids free of reservations, and {needed} are needed"
         case "disk":
-            return f"has {_size(had)} of disk free of reservations, and {_size(needed)} is needed"
+            free, wanted = _sizes(had, needed)
+            return f"has {free} of disk free of reservations, and {wanted} is needed"
         case "spread":
             return _skewed(needed, had)
         case "neighbour":
             return _neighbour(needed, had)
         case "generic":
-            return f"has {had} free of reservations, and {needed} is needed"
+            count, _, kind = needed.partition(" ")
+            return f"has {had} {kind} free of reservations, and {count} {_be(count)} needed"
         case "device":
             return f"has {had} of {needed}"
         case "device-free":
@@ -154,8 +172,9 @@ def _skewed(needed: str, had: str) -> str:
     if not had:
         return f"has no {key}, by which its tasks are spread"
     value, here, least = had.rsplit(" ", 2)
+    where = "has" if key == "node.id" else f"has {key} {value} with"
     return (
-        f"has {key} {value} with {here} tasks of this service, the emptiest has {least},"
+        f"{where} {here} tasks of this service, the emptiest has {least},"
         f" and it allows a difference of {most}"
     )
 
@@ -181,14 +200,13 @@ def _neighbour(needed: str, had: str) -> str:
             return f"has {where}, where a task must be apart from those of {whom}"
 
 
-def _size(text: str) -> str:
-    size = float(text or 0)
-    for unit in ("B", "KiB", "MiB"):
-        if size < 1024:
-            return f"{size:.4g} {unit}"
-        size /= 1024
-    return f"{size:.4g} GiB"
+def _sizes(had: str, needed: str) -> tuple[str, str]:
+    """Two sizes in words; in bytes, where words would not tell them apart."""
+    free, wanted = int(had or 0), int(needed or 0)
+    if size(free) == size(wanted):
+        return f"{free} B", f"{wanted} B"
+    return size(free), size(wanted)
 
 
-def _cores(text: str) -> str:
-    return f"{int(text or 0) / 1000:g}"
+def _be(amount: str) -> str:
+    return "is" if amount.partition(" ")[0] == "1" else "are"

@@ -14,9 +14,8 @@ from homeport.lifecycle import Desired
 from homeport.model import NodeId, Service, ServiceId, Task, TaskId
 from scheduler.cluster.observed import Refusal, Waiting
 from scheduler.cluster.snapshot import Snapshot
-from scheduler.placement import filters, scores
-from scheduler.placement.asks import Ask
-from scheduler.placement.fleet import Candidate, Fleet
+from scheduler.placement.fleet import Fleet
+from scheduler.placement.remedy import Remedy
 from scheduler.reconcile import (
     nodes,
     outcomes,
@@ -24,8 +23,12 @@ from scheduler.reconcile import (
     restarts,
     scheduling,
     services as reconcile,
+    standings,
+    vacancies,
 )
-from scheduler.reconcile.slots import Slot, Vacancy, name, next_n
+from scheduler.reconcile.remedying import Remedying
+from scheduler.reconcile.slots import Vacancy, name
+from scheduler.reconcile.standings import NodeExplanation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,19 +40,9 @@ class Planned:
     node: NodeId | None  # None: it would wait
     reason: str
     replaces: TaskId | None = None
-    refusals: Sequence[Refusal] = ()  # why not elsewhere, where it would wait
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NodeExplanation:
-    """What speaks for and against one node."""
-
-    node: NodeId
-    name: str
-    chosen: bool = False
-    refusals: Sequence[Refusal] = ()
-    scores: tuple[tuple[str, int], ...] = ()  # part -> points; empty where it was refused
-    total: int = 0
+    refusals: tuple[Refusal, ...] = ()  # where it would wait: all of each node
+    remedies: tuple[Remedy, ...] = ()  # and what would make it fit, the smallest change first
+    nodes: tuple[NodeExplanation, ...] = ()  # where it would go: each as it stood at that moment
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +54,7 @@ class Explanation:
     task: TaskId | None
     reason: str  # a sentence
     nodes: tuple[NodeExplanation, ...] = ()  # best first, refused ones last
+    remedies: tuple[Remedy, ...] = ()  # where it waits for a node; the smallest change first
 
 
 def plan(snapshot: Snapshot, services: Sequence[ServiceId]) -> list[Planned]:
@@ -89,11 +83,15 @@ def plan(snapshot: Snapshot, services: Sequence[ServiceId]) -> list[Planned]:
             vacancies.append(_successor(snapshot, fleet, service, task))
     result = scheduling.decide(snapshot, fleet, vacancies)
     where = {(placed.ask.service, placed.ask.slot): placed.node for placed in result.placed}
+    unplaced = {(each.ask.service, each.ask.slot): each.ask for each in result.unplaced}
+    nodes = standings.weighed(fleet, result.placed)
+    remedy = Remedying(snapshot, fleet, unplaced.values())
     planned: list[Planned] = []
     for vacancy in vacancies:
         place = (vacancy.service, vacancy.slot)
         old = replaced.get(place)
         waiting = result.waiting.get(vacancy.service, {}).get(vacancy.slot)
+        ask = unplaced.get(place)
         node = where.get(place)
         planned.append(
             Planned(
@@ -106,41 +104,55 @@ def plan(snapshot: Snapshot, services: Sequence[ServiceId]) -> list[Planned]:
                 if node is not None
                 else vacancy.reason,
                 replaces=old.id if old is not None else None,
-                refusals=waiting.refusals if waiting is not None else (),
+                refusals=remedy.refusals(ask) if ask is not None else (),
+                remedies=remedy.of(ask) if ask is not None else (),
+                nodes=nodes.get(place, ()),
             )
         )
     order = {service: index for index, service in enumerate(services)}
     return sorted(planned, key=lambda each: (order[each.service], each.slot))
 
 
-def explain(snapshot: Snapshot, service: ServiceId, slot: int) -> Explanation:
-    """Every node's standing for this slot, as if it were placed now.
+def explain(snapshot: Snapshot, service: ServiceId, slots: Sequence[int]) -> list[Explanation]:
+    """Every node's standing for each of these slots, as if it were placed now.
 
     The slot's own live task is taken off the fleet first, so that the node that it is on
     is judged as it was before.
     """
-    fleet = Fleet.from_snapshot(snapshot)
-    tasks = snapshot.stored.tasks_of_slot(service, slot)
-    live = [task for task in tasks if task.outcome is None]
-    task = live[-1] if live else (tasks[-1] if tasks else None)
-    for each in live:
-        fleet.task_removed(each.id)
     head = snapshot.stored.service(service)
     if head is None:
-        return Explanation(
-            service=service, slot=slot, task=None, reason=f"there is no service {service}"
-        )
-    vacancy = _vacancy(snapshot, fleet, head, slot, task if live else None)
+        reason = f"there is no service {service}"
+        return [Explanation(service=service, slot=slot, task=None, reason=reason) for slot in slots]
+    fleet = Fleet.from_snapshot(snapshot)
+    remedy = Remedying(snapshot, fleet)
+    return [_explain(snapshot, fleet, head, slot, remedy) for slot in slots]
+
+
+def _explain(
+    snapshot: Snapshot, fleet: Fleet, head: Service, slot: int, remedy: Remedying
+) -> Explanation:
+    tasks = snapshot.stored.tasks_of_slot(head.id, slot)
+    live = [task for task in tasks if task.outcome is None]
+    task = live[-1] if live else (tasks[-1] if tasks else None)
+    held = [(each, fleet.held[each.id]) for each in live]
+    for each in live:
+        fleet.task_removed(each.id)
+    vacancy = vacancies.of(snapshot, fleet, head, slot, task if live else None)
     ask = scheduling.ask_for(snapshot, fleet, vacancy)
-    waiting = snapshot.observed.waiting.get(service, {}).get(slot)
-    judged = _judged(fleet, ask, live) if ask is not None else []
-    return Explanation(
-        service=service,
+    waiting = snapshot.observed.waiting.get(head.id, {}).get(slot)
+    waits_for_a_node = waiting is not None and not live
+    on = {task.node for task in live}
+    explanation = Explanation(
+        service=head.id,
         slot=slot,
         task=task.id if task is not None else None,
         reason=_why(snapshot, head, task, live, waiting),
-        nodes=tuple(judged),
+        nodes=tuple(standings.judged(fleet, ask, on)) if ask is not None else (),
+        remedies=remedy.of(ask) if ask is not None and waits_for_a_node else (),
     )
+    for each, entry in held:
+        fleet.task_added(each.id, entry, each.grants)
+    return explanation
 
 
 def _why(
@@ -170,34 +182,6 @@ def _why(
         if spec is not None:
             return restarts.decide(snapshot, service, spec.spec, task).reason
     return "no decision about it has been made yet"
-
-
-def _judged(fleet: Fleet, ask: Ask, live: list[Task]) -> list[NodeExplanation]:
-    on = {task.node for task in live}
-    answers = [_judge(fleet, ask, candidate) for candidate in fleet.by_name()]
-    best = max(
-        (each for each in answers if not each.refusals),
-        key=lambda each: each.total,
-        default=None,
-    )
-    marked = [
-        replace(each, chosen=each.node in on if on else best is not None and each.node == best.node)
-        for each in answers
-    ]
-    return sorted(marked, key=lambda each: (bool(each.refusals), -each.total, each.name))
-
-
-def _judge(fleet: Fleet, ask: Ask, candidate: Candidate) -> NodeExplanation:
-    refusals = filters.refusals(fleet, ask, candidate)
-    if refusals:
-        return NodeExplanation(node=candidate.id, name=candidate.name, refusals=refusals)
-    parts = scores.parts(fleet, ask, candidate)
-    return NodeExplanation(
-        node=candidate.id,
-        name=candidate.name,
-        scores=parts,
-        total=sum(points for _, points in parts),
-    )
 
 
 def ending(snapshot: Snapshot, service_id: ServiceId) -> list[Task]:
@@ -234,32 +218,9 @@ def _old(snapshot: Snapshot, service: Service) -> list[Task]:
 
 def _successor(snapshot: Snapshot, fleet: Fleet, service: Service, task: Task) -> Vacancy:
     return replace(
-        _vacancy(snapshot, fleet, service, task.slot, None),
+        vacancies.of(snapshot, fleet, service, task.slot, None),
         reason=f"generation {service.generation} replaces generation {task.generation}",
         only=task.node
         if service.mode.is_global
         else scheduling.data_node(snapshot, fleet, service.id, service.generation, task),
-    )
-
-
-def _vacancy(
-    snapshot: Snapshot, fleet: Fleet, service: Service, slot: int, live: Task | None
-) -> Vacancy:
-    """The slot as if it were empty; with the generation of its live task, if it has one."""
-    tasks = snapshot.stored.tasks_of_service(service.id)
-    generation = live.generation if live is not None else service.generation
-    history = Slot(slot, tuple(task for task in tasks if task.slot == slot))
-    only: NodeId | None = None
-    if service.mode.is_global:
-        only = next((node.id for node in snapshot.stored.nodes() if node.number == slot), None)
-    elif live is None:
-        only = scheduling.data_node(snapshot, fleet, service.id, generation, history.last)
-    return Vacancy(
-        service=service.id,
-        slot=slot,
-        n=next_n(service, history),
-        generation=generation,
-        reason="the slot is empty",
-        only=only,
-        excluded=restarts.excluded(snapshot, tasks, generation)[0],
     )

@@ -123,8 +123,8 @@ def test_a_slot_that_fits_nowhere_waits_and_says_why(cluster: Cluster) -> None:
     ]
     assert {objection.rule for objection in waiting.objections} == {"ports"}
     explained = cluster.homeport("explain", "shop/web.4").stdout
-    assert all(f"{name}:" in explained for name in ("h1", "h2", "h3"))
-    assert "18080" in explained
+    assert all(f"{name} has port 18080/tcp taken" in explained for name in ("h1", "h2", "h3"))
+    assert "smallest change: publish port 18081 instead of 18080/tcp (ports)" in explained
     cluster.homeport("scale", "shop/web=3")
     cluster.wait_for(lambda: len(cluster.tasks("shop", "web")) == 3, "three replicas again")
 

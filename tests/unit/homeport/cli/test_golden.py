@@ -74,6 +74,26 @@ def shown(monkeypatch: pytest.MonkeyPatch, answers: Answers, *arguments: str, co
     return done.output
 
 
+def remedies() -> list[control_pb2.Remedy]:
+    return [
+        control_pb2.Remedy(
+            kind=control_pb2.Remedy.KIND_MOVE,
+            node="pi5",
+            message="move media/films.1 from pi5 to pi6",
+            commands=[
+                "homeport scale media/films=0",
+                "homeport wait hello/web --timeout 60",
+                "homeport scale media/films=1",
+            ],
+        ),
+        control_pb2.Remedy(
+            kind=control_pb2.Remedy.KIND_RELAX,
+            node="pi5",
+            message="publish port 81 instead of 80/tcp (ports); then it fits pi5",
+        ),
+    ]
+
+
 def plan() -> control_pb2.ApplyResponse:
     return control_pb2.ApplyResponse(
         stack="hello",
@@ -109,7 +129,22 @@ def plan() -> control_pb2.ApplyResponse:
         ],
         tasks=[
             control_pb2.PlannedTask(
-                service="web", slot=1, node="pi4", reason="fewest tasks of web"
+                service="web",
+                slot=1,
+                node="pi4",
+                reason="fewest tasks of web",
+                nodes=[
+                    control_pb2.NodeExplanation(
+                        node="pi4",
+                        chosen=True,
+                        total=9,
+                        scores=[control_pb2.ScorePart(name="room", value=9)],
+                    ),
+                    control_pb2.NodeExplanation(
+                        node="pi5",
+                        objections=[control_pb2.Objection(message="pi5 is drained")],
+                    ),
+                ],
             ),
             control_pb2.PlannedTask(service="web", slot=2, node="pi5"),
             control_pb2.PlannedTask(
@@ -122,6 +157,7 @@ def plan() -> control_pb2.ApplyResponse:
                         node="pi5", rule="ports", message="pi5 has port 80/tcp taken"
                     ),
                 ],
+                remedies=remedies(),
             ),
         ],
     )
@@ -133,6 +169,8 @@ def test_a_plan_shows_every_change_and_every_place(
     monkeypatch.delenv("CLICOLOR_FORCE", raising=False)
     assert apply._print_plan(plan()) == 1
     check("plan.txt", capsys.readouterr().out)
+    assert apply._print_plan(plan(), scores=True) == 1
+    check("plan-scores.txt", capsys.readouterr().out)
 
 
 def test_a_plan_is_coloured_by_what_happens(
@@ -399,7 +437,7 @@ def test_events_call_things_by_their_names(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_an_explanation_names_every_node(monkeypatch: pytest.MonkeyPatch) -> None:
     answer = control_pb2.ExplainResponse(
-        lines=["web.1 is running on pi4: fewest tasks"],
+        lines=["hello/web.1 is running on pi4: fewest tasks"],
         tasks=[
             control_pb2.TaskExplanation(
                 task=task(
@@ -428,7 +466,23 @@ def test_an_explanation_names_every_node(monkeypatch: pytest.MonkeyPatch) -> Non
                         ],
                     ),
                 ],
-            )
+            ),
+            control_pb2.TaskExplanation(
+                task=task("web", 2, status={"state": types_pb2.TASK_STATE_PENDING}),
+                nodes=[
+                    control_pb2.NodeExplanation(
+                        node="pi5",
+                        objections=[
+                            control_pb2.Objection(message="pi5 has port 80/tcp taken"),
+                            control_pb2.Objection(
+                                message="pi5 has 0.5 CPUs free of reservations, and 2 CPUs are"
+                                " needed"
+                            ),
+                        ],
+                    )
+                ],
+                remedies=remedies(),
+            ),
         ],
     )
     check("explain.txt", shown(monkeypatch, Answers(explain=[answer]), "explain", "hello/web.1"))

@@ -463,6 +463,17 @@ def test_a_path_that_must_be_there_is_looked_for_where_it_is_listed(source, expe
     assert refused(spec("web", mounts=(mount,)), inventory=lists) == expected
 
 
+def test_who_belongs_to_another_node_is_told_its_name_not_its_id():
+    world = World()
+    world.add_node("a", 1)
+    world.add_node("b", 2)
+    service = world.apply(spec("web", pin_node="node-b"))
+    needs = requirements_of(world.tables, service, 1)
+    ask = Ask(service=service, slot=1, n=1, generation=1, needs=needs, only="node-b")
+    found = filters.refusals(world.fleet, ask, world.fleet.candidates["node-a"])
+    assert [(each.rule, each.needed) for each in found] == [("node", "b"), ("bind-source", "b")]
+
+
 def zones(*names):
     """A world with a node called like its zone, or `a1`: node 1 of zone `a`."""
     world = World()

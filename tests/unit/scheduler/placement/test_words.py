@@ -1,5 +1,7 @@
 """What placement says to people: a sentence for each rule, and why nowhere."""
 
+import re
+
 import pytest
 
 from homeport.model import NodeId
@@ -11,7 +13,7 @@ SAID = [
     ("ready", "", "", "a is not ready: its agent is not connected or has not reported yet"),
     ("availability", "", "", "a takes no new tasks: it is paused or drained"),
     ("condition", "", "its disk is full", "a takes no new tasks: its disk is full"),
-    ("node", "b", "", "a is not the node that this task belongs to"),
+    ("node", "b", "", "a is not b, where this task belongs"),
     ("bind-source", "nas", "", "a is not nas, where the files that it binds are"),
     ("fencing", "", "it sees no processes", "a can run no exclusive task: it sees no processes"),
     ("driver", "docker", "process", "a cannot run docker tasks; its agent has: process"),
@@ -44,8 +46,15 @@ SAID = [
     ("ports", "80/tcp", "", "a has port 80/tcp taken"),
     ("ports", "80/tcp", "192.0.2.1", "a has port 80/tcp taken on 192.0.2.1"),
     ("memory", GIB, "512", "a has 512 B of memory free of reservations, and 1 GiB is needed"),
+    (
+        "memory",
+        str((1 << 30) + 1),
+        GIB,
+        "a has 1073741824 B of memory free of reservations, and 1073741825 B is needed",
+    ),
     ("memory", "1023", "1024", "a has 1 KiB of memory free of reservations, and 1023 B is needed"),
-    ("cpu", "1500", "", "a has 0 cpu free of reservations, and 1.5 is needed"),
+    ("cpu", "1500", "", "a has 0 CPUs free of reservations, and 1.5 CPUs are needed"),
+    ("cpu", "1000", "500", "a has 0.5 CPUs free of reservations, and 1 CPU is needed"),
     ("pids", "9", "4", "a has 4 pids free of reservations, and 9 are needed"),
     ("disk", str(3 << 20), "", "a has 0 B of disk free of reservations, and 3 MiB is needed"),
     (
@@ -60,6 +69,12 @@ SAID = [
         "my east 4 1",
         "a has node.labels.zone my east with 4 tasks of this service, the emptiest has 1,"
         " and it allows a difference of 2",
+    ),
+    (
+        "spread",
+        "node.id 1",
+        "n1 1 0",
+        "a has 1 tasks of this service, the emptiest has 0, and it allows a difference of 1",
     ),
     (
         "neighbour",
@@ -103,7 +118,8 @@ SAID = [
         "zone east",
         "a has zone east, where a task must be apart from those of shop/db",
     ),
-    ("generic", "2 stick", "1", "a has 1 free of reservations, and 2 stick is needed"),
+    ("generic", "2 stick", "1", "a has 1 stick free of reservations, and 2 are needed"),
+    ("generic", "1 stick", "0", "a has 0 stick free of reservations, and 1 is needed"),
     ("device", "2 gpu", "1", "a has 1 of 2 gpu"),
     ("device-free", "2 gpu", "1", "a has 1 of 2 gpu free"),
     ("moon", "full", "half", "a is refused by moon (needs full, has half)"),
@@ -121,6 +137,13 @@ def test_a_refusal_is_a_sentence(rule, needed, had, expected):
 
 def test_each_rule_is_said_above():
     assert filters.ALL.keys() <= {rule for rule, *_ in SAID}
+
+
+@pytest.mark.parametrize("rule", filters.ALL)
+def test_each_rule_is_counted_in_words(rule):
+    for count in (1, 2):
+        said = words.summary([*[refusal(rule)] * count, *[refusal("moon")] * 3])
+        assert re.fullmatch(rf"none of {count + 3} nodes will do: 3 moon, {count} \w+ .*", said)
 
 
 @pytest.mark.parametrize(

@@ -305,7 +305,7 @@ def test_a_removal_that_is_believed_later_is_looked_at_again_by_then(is_headless
 def test_what_waits_for_a_silent_node_says_so_and_since_when(shape, state, words):
     cluster = Cluster(shape).silent(state)
     cluster.pass_time(30)
-    explained = planning.explain(cluster.snapshot(), cluster.service, 1)
+    explained = planning.explain(cluster.snapshot(), cluster.service, [1])[0]
     assert words in explained.reason
     assert "(30 s ago)" in explained.reason or shape == "exclusive"
 
@@ -320,5 +320,5 @@ def test_a_move_that_is_held_says_by_what():
         reason="node a is down; it is held by the brake",
     )
     cluster.observed.put_waiting(cluster.service, {1: waiting})
-    explained = planning.explain(cluster.snapshot(), cluster.service, 1)
+    explained = planning.explain(cluster.snapshot(), cluster.service, [1])[0]
     assert explained.reason == "node a is down; it is held by the brake"

@@ -84,7 +84,7 @@ def test_explain_says_for_each_node_why_and_why_not():
     service = world.apply(spec("web", memory=2 * GIB))
     world.rest()
     (task,) = world.live(service)
-    explained = planning.explain(world.snapshot(), service, 1)
+    explained = planning.explain(world.snapshot(), service, [1])[0]
     assert explained.task == task.id
     assert explained.reason == task.reason
     assert [(node.name, node.chosen) for node in explained.nodes] == [
@@ -104,7 +104,7 @@ def test_explain_of_a_waiting_slot_names_all_objections_of_a_node():
     world = world_of("a", memory=GIB, cpu=100)
     service = world.apply(spec("web", memory=2 * GIB, cpu=200))
     world.rest()
-    explained = planning.explain(world.snapshot(), service, 1)
+    explained = planning.explain(world.snapshot(), service, [1])[0]
     assert explained.task is None
     assert "lack" in explained.reason or "free of reservations" in explained.reason
     assert [refusal.rule for refusal in explained.nodes[0].refusals] == ["memory", "cpu"]
@@ -117,11 +117,11 @@ def test_explain_says_why_a_pinned_task_waits_for_its_node():
     world.run_all()
     world.set_state("node-a", NodeState.DOWN)
     world.rest()
-    explained = planning.explain(world.snapshot(), service, 1)
+    explained = planning.explain(world.snapshot(), service, [1])[0]
     assert explained.reason.startswith("it waits for node a, which is down")
 
 
 def test_explain_of_what_is_not_there_says_so():
-    explained = planning.explain(world_of("a").snapshot(), "shop-web-1", 1)
+    explained = planning.explain(world_of("a").snapshot(), "shop-web-1", [1])[0]
     assert explained.reason == "there is no service shop-web-1"
     assert explained.nodes == ()

@@ -626,7 +626,7 @@ def test_a_pinned_task_stays_and_says_why():
     tainted(world, "a", TaintEffect.EVICT)
     world.settle(60)
     assert newest(world, service).n == 1
-    explained = planning.explain(world.snapshot(), service, 1)
+    explained = planning.explain(world.snapshot(), service, [1])[0]
     assert explained.reason == (
         "it stays, though node a has the taint gpu:evict, which it does not tolerate: its data is"
         " there, and a pinned task does not move"
