@@ -7,6 +7,8 @@ Each reads its request, has `admission` decide, and commits through `once`.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from homeport import codec
 from homeport.model import Service
 from homeport.spec import StackSpec
@@ -20,6 +22,8 @@ from scheduler.cluster.snapshot import Snapshot
 from scheduler.reconcile import planning
 
 PLANNED_MAX = 1_000
+OBJECTIONS_MAX = 10_000
+"""In one plan: further tasks that would wait give their reason in a sentence alone."""
 ANSWER_BYTES_MAX = 262_144
 """Of the answer to an apply: it is remembered in the commit that decides."""
 
@@ -54,11 +58,12 @@ class Mutating(Answering):
                 changes=[service_change(each) for each in outcome.services],
                 notices=outcome.notices,
             )
-            if request.validate_only:
+            response = _shortened(response)
+            if request.validate_only:  # of which nothing is kept
                 response.tasks.extend(_planned(snapshot, outcome))
                 if len(response.tasks) == PLANNED_MAX:
                     response.notices.append(f"only the first {PLANNED_MAX} tasks are shown")
-            return Decision(_shortened(response), outcome.objects, outcome.heads)
+            return Decision(response, outcome.objects, outcome.heads)
 
         return await once(authority, request, control_pb2.ApplyResponse, decide)
 
@@ -129,5 +134,9 @@ def _shortened(response: control_pb2.ApplyResponse) -> control_pb2.ApplyResponse
 
 def _planned(snapshot: Snapshot, outcome: admission.Outcome) -> list[control_pb2.PlannedTask]:
     after = snapshot.over([*outcome.objects, *outcome.heads])
-    views = Views(after)
-    return [views.planned(each) for each in planning.plan(after, outcome.touched)[:PLANNED_MAX]]
+    views, left = Views(after), OBJECTIONS_MAX
+    told: list[control_pb2.PlannedTask] = []
+    for each in planning.plan(after, outcome.touched)[:PLANNED_MAX]:
+        left -= len(each.refusals)
+        told.append(views.planned(each if left >= 0 else replace(each, refusals=())))
+    return told

@@ -40,7 +40,7 @@ class Planned:
     node: NodeId | None  # None: it would wait
     reason: str
     replaces: TaskId | None = None
-    refusals: tuple[Refusal, ...] = ()  # where it would wait: all of each node
+    refusals: Sequence[Refusal] = ()  # where it would wait: all of each node
     remedies: tuple[Remedy, ...] = ()  # and what would make it fit, the smallest change first
     nodes: tuple[NodeExplanation, ...] = ()  # where it would go: each as it stood at that moment
 
