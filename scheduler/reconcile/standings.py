@@ -37,15 +37,14 @@ def weighed(
         engine.undo(fleet, each)
     found: dict[tuple[ServiceId, int], tuple[NodeExplanation, ...]] = {}
     waiting = list(placed)
-    while waiting:
+    for last in (False, True):
         later: list[Placed] = []
         for each in waiting:
-            # What had to wait for a neighbour was decided after it.
             node = fleet.candidates[each.node]
-            if filters.first_refusal(fleet, each.ask, node) is not None and each is not waiting[-1]:
-                later.append(each)
-                continue
             if len(found) < most:
+                if not last and filters.first_refusal(fleet, each.ask, node) is not None:
+                    later.append(each)  # it waited for a neighbour, and was decided after that
+                    continue
                 place = (each.ask.service, each.ask.slot)
                 found[place] = tuple(judged(fleet, each.ask, {each.node}))
             fleet.task_added(each.ask.task, each.ask.on(each.node), each.grants)
