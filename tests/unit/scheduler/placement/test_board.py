@@ -40,25 +40,27 @@ def test_after_more_states_than_are_kept_the_choices_are_the_references(monkeypa
     monkeypatch.setattr(board, "STATES_MORE", 8)
     monkeypatch.setattr(board, "CLASSES_MIN", 2)
     monkeypatch.setattr(board, "POINTS_BYTES", 0)
-    gpus, dice = (0, 2, 4, 1), random.Random(1)
+    gpus, dice = (2, 4, 1), random.Random(1)
     plain, fast = fleet_of(gpus), fleet_of(gpus)
+    share = DeviceNeed(kind=GPU, count=1, share_millis=300)
     placed: list[Placed] = []
     chosen, clears = set(), 0
     for slot in range(1, 300):
-        share = dice.choice((100, 250, 500, 1000))
-        devices = (DeviceNeed(kind=GPU, count=1, share_millis=share),) if slot % 5 else ()
+        # A few GPU tasks say what is typical; then tasks come and go that take cpu alone.
         needs = Requirements(
-            cpu_millis=dice.randint(1, 900), devices=devices, strategy=Strategy.BINPACK
+            cpu_millis=dice.choice((7000, 11_000, 13_000, 17_000)) + slot if slot > 4 else 21_000,
+            devices=() if slot > 4 else (share,),
+            strategy=Strategy.BINPACK,
         )
-        ask = Ask(service="shop-web-1", slot=slot, n=1, generation=slot, needs=needs)
+        ask = Ask(service=f"shop-s{slot}-1", slot=1, n=1, generation=1, needs=needs)
         before = _states(fast)
         (answer,) = engine.place(fast, [ask])
         clears += _states(fast) < before
         assert [answer] == reference.place(plain, [ask])
-        if isinstance(answer, Placed):
+        if isinstance(answer, Placed) and slot > 4:
             placed.append(answer)
             chosen.add(answer.node)
-        while placed and ((isinstance(answer, Placed) and dice.random() < 0.4) or len(placed) > 9):
+        while placed and (dice.random() < 0.4 or len(placed) > 9):
             back = placed.pop(dice.randrange(len(placed)))
             engine.undo(fast, back)
             engine.undo(plain, back)
