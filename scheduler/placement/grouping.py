@@ -29,6 +29,36 @@ def is_opposed(fleet: Fleet, ask: Ask) -> bool:
     return any(fleet.tallies.opposing(tag) for tag in tags)
 
 
+def is_steady(fleet: Fleet, ask: Ask) -> bool:
+    """Whether `neighboured` says the same of a row until that row is chosen, however many are.
+
+    So it is where near and apart speak of others. Of its own kind a task may be near where there
+    is one already, or apart where each node is a domain of its own.
+    """
+    tags = tallies.of_class(ask.needs, ask.name)
+    for rule in ask.needs.neighbours:
+        if tallies.of_neighbour(rule) not in tags:
+            continue
+        if rule.weight:
+            return False
+        if rule.apart:
+            codes = fact(fleet.columns, rule.key)
+            if None in codes.numbers or len(codes.values) < len(fleet.columns.rows):
+                return False
+        elif not fleet.tally(tallies.of_neighbour(rule), rule.key):
+            return False
+    return True
+
+
+def is_apart_from_its_own(ask: Ask) -> bool:
+    """Whether no two tasks of this kind may share a domain of some label."""
+    tags = tallies.of_class(ask.needs, ask.name)
+    return any(
+        rule.apart and not rule.weight and tallies.of_neighbour(rule) in tags
+        for rule in ask.needs.neighbours
+    )
+
+
 def adjusted(fleet: Fleet, ask: Ask, score: Floats) -> Floats:
     """These points with those of groups, in a new array; -inf where a rule refuses."""
     result = score.copy()
@@ -52,6 +82,11 @@ def adjusted(fleet: Fleet, ask: Ask, score: Floats) -> Floats:
                 other=0 if room > 0 else NEVER,
                 without=NEVER,
             )
+    return neighboured(fleet, ask, result)
+
+
+def neighboured(fleet: Fleet, ask: Ask, result: Floats) -> Floats:
+    """Add to these points those of near and apart, whoever says so; -inf where they refuse."""
     for near in ask.needs.neighbours:
         counts = fleet.tally(tallies.of_neighbour(near), near.key)
         if near.weight:

@@ -35,6 +35,8 @@ def record(
     take_each(candidates, first.needs, how_often)
     nodes = [candidate.id for candidate in candidates]
     shared = fleet.presence(first.service).add(first.on(nodes[0]), nodes, where, how_often)
+    if first.needs.neighbours:
+        fleet.tallies.oppose(shared[0], len(tasks))
     if fleet.tallies:
         fleet.tallies.taken(shared[0], list(zip(candidates, how_often, strict=True)))
     entries = np.searchsorted(changed, rows).tolist()

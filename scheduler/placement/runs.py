@@ -3,7 +3,7 @@
 Placing a task changes one row only. So each row has a queue of its own: its points for the first
 task, for the second once it has the first, and so on. The next choice is the best head of all
 queues. A queue whose next task is better than the one before goes on being chosen (packing), so
-a task comes at the place of the worst one of its queue up to it: `_choices` computes these places
+a task comes at the place of the worst one of its queue up to it: `_Offers` computes these places
 for many rows and tasks with arrays, and to choose is to sort them. This is exact for any points
 that depend on their own row, whether a task makes its node worse (spread) or better (packing).
 Where labels rank domains of nodes above the nodes, or hold them back, each domain is sorted by
@@ -52,9 +52,8 @@ def is_possible(fleet: Fleet, lane: Lane, ask: Ask) -> bool:
     needs = ask.needs
     return (
         lane.is_smooth
-        and not needs.neighbours
         and not any(rule.weight for rule in needs.spread_rules)
-        and not grouping.is_opposed(fleet, ask)
+        and grouping.is_steady(fleet, ask)
     )
 
 
@@ -73,49 +72,71 @@ def fill(fleet: Fleet, lane: Lane, asks: list[Ask]) -> list[Placed]:
     tasks = task_ids(ask.service, map(_SLOT, asks), map(_N, asks))
     if not fleet.held.keys().isdisjoint(tasks):
         return []  # one of them moves: that gives room back, and the sorting would not hold
-    room = np.where(lane.score > NEVER, lane.room(fleet, ask), 0)
+    offers = _Offers(fleet, lane, ask)
     if domains is None:
-        places, _ = _choices(fleet, lane, np.flatnonzero(room >= 1), room, len(asks))
+        places, _ = offers.choices(np.flatnonzero(offers.room >= 1), len(asks))
         places.sort()  # two of a row that are equal are the same choice
         rows = places[: len(asks)] & _ROW
     else:
-        rows = _merged(fleet, lane, room, len(asks), domains)
+        rows = _merged(offers, len(asks), domains)
     if not len(rows):
         return []
     return recording.record(fleet, asks[: len(rows)], tasks[: len(rows)], rows, lane.profile.limits)
 
 
-def _choices(fleet: Fleet, lane: Lane, rows: Rows, room: Floats, wanted: int) -> tuple[Keys, Keys]:
-    """(places, keys) of all choices that can be among the first so many, and perhaps of others.
+class _Offers:
+    """What each row has to offer to tasks of one kind: its queue."""
 
-    A key says what the task is worth there, its place when it is chosen; both name the row.
-    Those of one row are in the order in which they are chosen.
-    """
-    keys = _keys(lane.score[rows], rows)
-    if wanted < len(keys):
-        keys.partition(wanted)
-        keys = keys[:wanted]
-    places = last = keys
-    all_places, all_keys = [places], [keys]
-    rows, more = keys & _ROW, 1
-    while True:
-        # A row is done with when it has no room, or its last task comes too late already.
-        end = np.partition(places, wanted - 1)[wanted - 1] if len(places) >= wanted else _NONE
-        goes_on = (room[rows] > more) & (last < end)
-        rows, last = rows[goes_on], last[goes_on]
-        if not len(rows):
-            break
-        times = np.arange(more, more + max(min(BLOCK // len(rows), wanted), 1))[:, None]
-        keys = _keys(lane.points_later(fleet.columns, rows, times), rows)
-        keys[times >= room[rows]] = _NONE
-        reached = np.maximum(np.maximum.accumulate(keys, axis=0), last)
-        last = reached[-1]
-        more += len(times)
-        counts = reached < end
-        all_places.append(reached[counts])
-        all_keys.append(keys[counts])
-        places = np.concatenate(all_places)
-    return places, np.concatenate(all_keys)
+    __slots__ = ("_columns", "_lane", "_neighbours", "_score", "room")
+
+    def __init__(self, fleet: Fleet, lane: Lane, ask: Ask) -> None:
+        """As the fleet is now."""
+        self._columns = fleet.columns
+        self._lane = lane
+        self._score = lane.score
+        self._neighbours: Floats | None = None  # points of near and apart; they stay
+        if ask.needs.neighbours or grouping.is_opposed(fleet, ask):
+            self._neighbours = grouping.neighboured(fleet, ask, np.zeros(len(lane.score)))
+            self._score = lane.score + self._neighbours
+        self.room = np.where(self._score > NEVER, lane.room(fleet, ask), 0)
+        if grouping.is_apart_from_its_own(ask):
+            np.minimum(self.room, 1, out=self.room)
+
+    def choices(self, rows: Rows, wanted: int) -> tuple[Keys, Keys]:
+        """(places, keys) of all choices that can be among the first so many, and perhaps of others.
+
+        A key says what the task is worth there, its place when it is chosen; both name the row.
+        Those of one row are in the order in which they are chosen.
+        """
+        room = self.room
+        keys = _keys(self._score[rows], rows)
+        if wanted < len(keys):
+            keys.partition(wanted)
+            keys = keys[:wanted]
+        places = last = keys
+        all_places, all_keys = [places], [keys]
+        rows, more = keys & _ROW, 1
+        while True:
+            # A row is done with when it has no room, or its last task comes too late already.
+            end = np.partition(places, wanted - 1)[wanted - 1] if len(places) >= wanted else _NONE
+            goes_on = (room[rows] > more) & (last < end)
+            rows, last = rows[goes_on], last[goes_on]
+            if not len(rows):
+                return places, np.concatenate(all_keys)
+            times = np.arange(more, more + max(min(BLOCK // len(rows), wanted), 1))[:, None]
+            keys = _keys(self._later(rows, times), rows)
+            keys[times >= room[rows]] = _NONE
+            reached = np.maximum(np.maximum.accumulate(keys, axis=0), last)
+            last = reached[-1]
+            more += len(times)
+            counts = reached < end
+            all_places.append(reached[counts])
+            all_keys.append(keys[counts])
+            places = np.concatenate(all_places)
+
+    def _later(self, rows: Rows, times: Keys) -> Floats:
+        score = self._lane.points_later(self._columns, rows, times)
+        return score if self._neighbours is None else score + self._neighbours[rows]
 
 
 class _Domains:
@@ -160,7 +181,7 @@ class _Domains:
         return self.codes is not None and asks >= ASKS_PER_DOMAIN * len(self.counts)
 
 
-def _merged(fleet: Fleet, lane: Lane, room: Floats, wanted: int, domains: _Domains) -> Rows:
+def _merged(offers: _Offers, wanted: int, domains: _Domains) -> Rows:
     """The rows of the next choices, each domain's in its order."""
     assert domains.codes is not None, "the caller looked"
     counts, counted, skew = domains.counts, domains.counted, domains.max_skew
@@ -171,11 +192,11 @@ def _merged(fleet: Fleet, lane: Lane, room: Floats, wanted: int, domains: _Domai
     queues: list[list[int]] = []  # of each domain: the keys in order, the first last
     cut: set[int] = set()  # domains that would have more
     for code in range(len(counts)):
-        rows = np.flatnonzero((domains.codes.of_row == code) & (room >= 1))
+        rows = np.flatnonzero((domains.codes.of_row == code) & (offers.room >= 1))
         if code not in usable or not len(rows):
             queues.append([])
             continue
-        places, keys = _choices(fleet, lane, rows, room, most)
+        places, keys = offers.choices(rows, most)
         order = np.argsort(places, kind="stable")[:most]
         queues.append(keys[order][::-1].tolist())
         if len(order) == most:

@@ -3,7 +3,7 @@
 import pytest
 
 from homeport.model import Inventory, Node, NodeId
-from homeport.spec import Resources, SpreadRule, Strategy, pairs
+from homeport.spec import Neighbour, Resources, SpreadRule, Strategy, pairs
 from scheduler.placement import engine, reference, runs
 from scheduler.placement.asks import Ask, Placed
 from scheduler.placement.fleet import Fleet
@@ -106,3 +106,78 @@ def test_tasks_of_another_class_of_the_service_count_too():
         engine.undo(fast, each)
         engine.undo(plain, each)
     assert fast == plain == fast.copy()
+
+
+def near_and_apart(rules, zones, *batches):
+    """The run of a service with these rules, after the others' batches: how many were placed."""
+    plain, fast = fleet_of(*zones), fleet_of(*zones)
+    for service, count, neighbours in (*batches, ("web", 40, rules)):
+        needs = Requirements(cpu_millis=100, neighbours=neighbours)
+        batch = [
+            Ask(
+                service=f"shop-{service}-1",
+                name=f"shop/{service}",
+                slot=slot,
+                n=1,
+                generation=1,
+                needs=needs,
+            )
+            for slot in range(1, count + 1)
+        ]
+        answers = engine.place(fast, batch)
+        assert answers == reference.place(plain, batch)
+        assert fast == plain
+        assert fast.tallies.opposing("name:shop/db") == plain.tallies.opposing("name:shop/db")
+    return sum(isinstance(each, Placed) for each in answers)
+
+
+ROOMY = (("a", 30), ("a", 20), ("b", 50), ("c", 4), ("c", 60))
+NODE = "node.id"
+
+
+@pytest.mark.parametrize(
+    ("rules", "expected"),
+    [
+        ((Neighbour(service="shop/db", key=ZONE, apart=True),), 40),
+        ((Neighbour(service="shop/db", key=ZONE),), 40),
+        ((Neighbour(service="shop/db", key=ZONE, weight=30),), 40),
+        ((Neighbour(service="shop/db", key=ZONE, weight=30, apart=True),), 40),
+        ((Neighbour(service="shop/web", key=NODE, apart=True),), 5),
+        ((Neighbour(service="shop/web", key=ZONE, apart=True),), 3),
+        ((Neighbour(service="shop/web", key=ZONE),), 40),
+        ((Neighbour(service="shop/web", key=ZONE, weight=5),), 40),
+        (
+            (
+                Neighbour(service="shop/web", key=NODE, apart=True),
+                Neighbour(service="shop/db", key=ZONE, apart=True),
+            ),
+            3,
+        ),
+    ],
+)
+def test_runs_near_and_apart_of_others_and_of_their_own(rules, expected):
+    assert near_and_apart(rules, ROOMY, ("db", 1, ())) == expected
+
+
+def test_a_run_that_others_are_apart_from():
+    lonely = (Neighbour(service="shop/web", key=ZONE, apart=True),)
+    assert near_and_apart((), ROOMY, ("db", 1, lonely)) == 40
+
+
+def test_a_run_of_tasks_that_others_must_be_apart_from_is_remembered():
+    rules = (Neighbour(service="shop/db", key=ZONE, apart=True),)
+    plain, fast = fleet_of(*ROOMY), fleet_of(*ROOMY)
+    for service, count, neighbours in (("web", 20, rules), ("db", 3, ())):
+        needs = Requirements(cpu_millis=100, neighbours=neighbours)
+        batch = [
+            Ask(
+                service=f"shop-{service}-1",
+                name=f"shop/{service}",
+                slot=slot,
+                n=1,
+                generation=1,
+                needs=needs,
+            )
+            for slot in range(1, count + 1)
+        ]
+        assert engine.place(fast, batch) == reference.place(plain, batch)
