@@ -35,6 +35,12 @@ MESSAGE_BYTES_MAX = 2 * 1024 * 1024
 Edition = tuple[ServiceId, int]
 """Which spec: a service and a generation."""
 
+_Use = tuple[tuple[tuple[int, int], ...], str]
+"""Of a service that a node has tasks of: how many of each generation, and its stack."""
+
+_USES_MAX = 4_000
+_USES: dict[_Use, _Use] = {}
+
 K = TypeVar("K")
 
 _TASK_BYTES = 300  # an assignment on the wire, generously
@@ -66,10 +72,8 @@ class Told:
         self.tombstones: dict[TaskId, Tombstone] = {}
         self.stacks: dict[str, Stack] = {}
         self._wanted = Sum()
-        # How many of `tasks` are of a service, by generation; and of a stack.
-        self._editions: dict[int, dict[ServiceId, int]] = {}
-        self._stacks_used: dict[str, int] = {}
-        self._stack_of: dict[ServiceId, str] = {}
+        self._used: dict[ServiceId, _Use] = {}
+        self._stacks_used: dict[str, int] = {}  # how many of `tasks` are of a stack
 
     @property
     def wanted_hash(self) -> bytes:
@@ -81,9 +85,9 @@ class Told:
         self.drop(task.id)
         self.tasks[task.id] = task
         self._wanted.add(wanted_line(task.id, task.generation, task.desired))
-        _more(self._editions.setdefault(task.generation, {}), task.service)
-        self._stack_of[task.service] = stack
-        _more(self._stacks_used, stack)
+        use = self._used.get(task.service, ((), stack))
+        self._used[task.service] = _with(use, task.generation, 1)
+        _more(self._stacks_used, use[1])
 
     def drop(self, task_id: TaskId) -> None:
         """This task is wanted no more."""
@@ -91,15 +95,19 @@ class Told:
         if task is None:
             return
         self._wanted.remove(wanted_line(task_id, task.generation, task.desired))
-        _less(self._editions[task.generation], task.service)
-        _less(self._stacks_used, self._stack_of[task.service])
-        if not any(task.service in services for services in self._editions.values()):
-            del self._stack_of[task.service]
+        use = self._used[task.service]
+        _less(self._stacks_used, use[1])
+        left = _with(use, task.generation, -1)
+        if left[0]:
+            self._used[task.service] = left
+        else:
+            del self._used[task.service]
 
     def has_edition(self, edition: Edition) -> bool:
         """Whether the agent keeps this spec, for a task that it was told of."""
         service, generation = edition
-        return service in self._editions.get(generation, ())
+        use = self._used.get(service)
+        return use is not None and any(used == generation for used, _ in use[0])
 
     def has_stack(self, stack: str) -> bool:
         """Whether the agent keeps this stack's resources, for a task that it was told of."""
@@ -270,6 +278,19 @@ def _same_order(before: Task, now: Task) -> bool:
         # An operator's word for a stop that a reconciler wanted frees what the brake holds.
         and (before.cause is now.cause or now.desired is Desired.RUNNING)
     )
+
+
+def _with(use: _Use, generation: int, times: int) -> _Use:
+    """The same with so many tasks more of this generation.
+
+    Thousands of nodes have one task of the same service: they share this value.
+    """
+    counts = dict(use[0])
+    counts[generation] = counts.get(generation, 0) + times
+    new = (tuple(sorted((each, count) for each, count in counts.items() if count)), use[1])
+    if len(_USES) >= _USES_MAX:
+        _USES.clear()
+    return _USES.setdefault(new, new)
 
 
 def _more(counts: dict[K, int], key: K) -> None:

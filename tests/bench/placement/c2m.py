@@ -35,6 +35,8 @@ REPLICAS = 1_000
 SERVICES_PER_STACK = 50
 READY_SECONDS = 60.0
 ATTACH_SECONDS = 600.0
+APPLY_SECONDS = 600.0
+"""Applies wait for their turn at the store, behind the tasks of those before them."""
 REQUIRED_SECONDS, GOAL_SECONDS = 150, 60
 MEMORY_GIB = 2.0
 SILENCE_SECONDS = 0.5
@@ -147,7 +149,8 @@ def measured(nodes, containers, store_name, *, deadline_seconds=3_600.0):
         began_at = time.monotonic()
         with Client(scheduler.address) as client:
             for spec in stacks(containers):
-                client.apply(control_pb2.ApplyRequest(stack=spec))
+                request = control_pb2.ApplyRequest(stack=spec)
+                client.apply(request, timeout_seconds=APPLY_SECONDS)
         applied = time.monotonic() - began_at
 
         received = crowd.wait_for(
