@@ -85,6 +85,7 @@ def decode_record(kind: type[V], data: bytes) -> V:
 
 Encode = Callable[[Any, Any], None]  # (value's field, message)
 Decode = Callable[[Any], Any]  # message -> value's field
+Put = Callable[[Any, Any], None]  # (value, its field)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -94,7 +95,12 @@ class _Plan:
     kind: type
     message: Callable[[], Any]
     writers: tuple[tuple[str, Encode], ...]
-    readers: tuple[tuple[str, Decode], ...]
+    # How a value's field is set, with what an empty message says of it; by the number of the
+    # message's field how it is read; and those that have to be read always.
+    blanks: tuple[tuple[Put, Any], ...]
+    readers: dict[int, tuple[Put, Decode]]
+    required: tuple[tuple[Put, Decode], ...]
+    finish: Callable[[Any], None] | None
 
     def encode(self, value: Any) -> Any:
         message = self.message()
@@ -106,7 +112,20 @@ class _Plan:
             write(getattr(value, name), message)
 
     def decode(self, message: Any) -> Any:
-        return self.kind(**{name: read(message) for name, read in self.readers})
+        # Statuses come by the million, each with a third of its fields: what an empty message says
+        # is not asked for again, and a frozen value's own way of making itself is slow.
+        value = object.__new__(self.kind)
+        for put, blank in self.blanks:
+            put(value, blank)
+        for put, read in self.required:
+            put(value, read(message))
+        readers = self.readers
+        for field, _ in message.ListFields():
+            if (reader := readers.get(field.number)) is not None:
+                reader[0](value, reader[1](message))
+        if self.finish is not None:
+            self.finish(value)
+        return value
 
 
 _PLANS: dict[type, _Plan] = {}
@@ -121,15 +140,26 @@ def _plan(kind: type) -> _Plan:
 
 def _derive(kind: type) -> _Plan:
     hints = typing.get_type_hints(kind)
+    message = getattr(types_pb2, kind.__name__)
+    empty, numbers = message(), message.DESCRIPTOR.fields_by_name
     writers: list[tuple[str, Encode]] = []
-    readers: list[tuple[str, Decode]] = []
+    blanks: list[tuple[Put, Any]] = []
+    readers: dict[int, tuple[Put, Decode]] = {}
+    required: list[tuple[Put, Decode]] = []
     for field in dataclasses.fields(kind):
         if not field.init:
             continue  # follows from the others
         write, read = _field(kind, field, hints[field.name])
         writers.append((field.name, write))
-        readers.append((field.name, read))
-    return _Plan(kind, getattr(types_pb2, kind.__name__), tuple(writers), tuple(readers))
+        put = vars(kind)[field.name].__set__  # its slot's, past the guard of a frozen value
+        try:
+            blanks.append((put, read(empty)))
+        except CodecError:
+            required.append((put, read))
+        else:
+            readers[numbers[field.name].number] = (put, read)
+    finish = getattr(kind, "__post_init__", None)
+    return _Plan(kind, message, tuple(writers), tuple(blanks), readers, tuple(required), finish)
 
 
 def _field(kind: type, field: dataclasses.Field[Any], hint: Any) -> tuple[Encode, Decode]:

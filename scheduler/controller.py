@@ -50,8 +50,10 @@ LOAD_TASKS = 1_000
 """Tasks taken into the fleet at a time, when it is first made."""
 LOOK_MAX = 500
 LOOK_SECONDS = 0.1
+LOOK_VACANCIES = 2_000
 """Services in one look, and when it ends early: the rest stays marked, so that heartbeats are
-answered and leases kept in between, also on a slow machine."""
+answered and leases kept in between, also on a slow machine. Most work of a slot that wants a task
+comes after the looking."""
 REAP_SECONDS = 3600.0
 BRAKE_SECONDS = 1.0
 """While the brake is on it is judged anew so often: a node that is heard again changes no state."""
@@ -345,7 +347,10 @@ class Controller:
         looked: list[ServiceId] = []
         due = self._agenda.take(LOOK_MAX)
         for place, service in enumerate(due):
-            if self._clock.boottime() - snapshot.now > LOOK_SECONDS:
+            if (
+                self._clock.boottime() - snapshot.now > LOOK_SECONDS
+                or len(vacancies) >= LOOK_VACANCIES
+            ):
                 for rest in due[place:]:
                     self._agenda.add(rest)
                 break

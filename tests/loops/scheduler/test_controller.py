@@ -37,7 +37,7 @@ from scheduler.cluster import keys
 from scheduler.cluster.observed import Dirt, Liveness, Observed
 from scheduler.controller import Controller
 from scheduler.placement.fleet import Fleet
-from scheduler.reconcile import services as reconcile
+from scheduler.reconcile import scheduling, services as reconcile
 from scheduler.store.base import (
     ANY,
     LEADER_KEY,
@@ -385,6 +385,27 @@ async def test_a_service_with_which_all_is_well_is_looked_at_when_a_task_ends_no
         ring.report(first, TaskState.RUNNING)
         await settled()
         assert service in looked
+
+
+async def test_a_look_ends_when_enough_slots_want_a_task_and_the_next_goes_on(monkeypatch):
+    monkeypatch.setattr(controller, "LOOK_VACANCIES", 3)
+    ring = Ring()
+    places = []
+    place = scheduling.decide
+    monkeypatch.setattr(
+        scheduling, "decide", lambda *given: places.append(len(given[2])) or place(*given)
+    )
+    services = []
+    for number, name in enumerate(("one", "two", "three"), 1):
+        world = World()
+        world.revision = number * 100
+        services.append(world.apply(spec(name, replicas=2)))
+        await ring.put(world.tables.service(services[-1]), world.tables.spec(services[-1], 1))
+    async with ring.running():
+        await ring.add_nodes("a")
+        await settled()
+        assert [len(ring.tasks(service)) for service in services] == [2, 2, 2]
+        assert max(places) == 4, "all that was due was looked at together"
 
 
 async def test_the_successor_of_a_failed_task_waits_for_its_back_off():
