@@ -69,6 +69,8 @@ class Case:
         self.tasks = []  # what was placed and is still held
         self.n = 0
         services = [(f"shop-{name}-1", self.drawn.needs()) for name in ("web", "db", "web2")]
+        if rarely(random, 0.2):
+            services[2] = ("shop-web2-1", services[0][1])  # two services of one class
         # Another generation of the first service, too.
         self.kinds = [*services, (services[0][0], self.drawn.needs())]
 

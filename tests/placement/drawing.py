@@ -316,11 +316,13 @@ class Drawn:
         """Asks of some services: a run of slots of each, or scattered ones."""
         random = self.random
         asks = []
-        for _ in range(random.choice((1, 1, 2, 3))):
-            service, needs = random.choice(kinds)
+        chosen = [random.choice(kinds) for _ in range(random.choice((1, 1, 2, 3)))]
+        if rarely(random, 0.15):
+            chosen = kinds[:3]  # all that wait for each other
+        for service, needs in chosen:
             first = random.choice((1, 20))
             length = random.choice((1, 1, 2, 3, 5, 17, 25))
-            if rarely(random, 0.02):
+            if rarely(random, 0.015):
                 length = random.randint(60, 400)  # more than one sorting is good for
             fields = {
                 "excluded": (NodeId("id-n1"),) if self.has("excluded") else (),
@@ -331,12 +333,29 @@ class Drawn:
                 if self.has("only", 0.4)
                 else None,
             }
-            asks += [
+            run = [
                 ask_of(service, needs, slot, n=n, **fields) for slot in range(first, first + length)
             ]
+            if rarely(random, 0.2):
+                run = [self._other(each) if rarely(random, 0.3) else each for each in run]
+            asks += run
         if rarely(random, 0.2):
             random.shuffle(asks)
         return list({ask.task: ask for ask in asks}.values())
+
+    def _other(self, ask):
+        """Of the same slot, and of another kind."""
+        random = self.random
+        fields = random.choice(
+            (
+                {"only": NodeId("id-n0")},
+                {"excluded": (NodeId("id-n0"),)},
+                {"fixes_volumes": not ask.fixes_volumes},
+                {"needs_lease": not ask.needs_lease},
+                {"priority": ask.priority + 1},
+            )
+        )
+        return replace(ask, **fields)
 
 
 def ask_of(service, needs, slot, *, n=1, **fields):

@@ -1,51 +1,23 @@
 """What shares, counts and wishes are worth: each part of a score, in numbers."""
 
-from dataclasses import replace
-
 import pytest
 
-from homeport.model import NodeId, Taint
+from homeport.model import Taint
 from homeport.spec import (
     Constraint,
     ConstraintOperator,
-    Neighbour,
     Preference,
-    SpreadRule,
     Strategy,
     TaintEffect,
     Toleration,
-    pairs,
 )
-from scheduler.placement import filters, points, scores, taints
-from scheduler.placement.fleet import Fleet
+from scheduler.placement import points, taints
 from scheduler.placement.requirements import Requirements
 from tests.builders import GIB, node
-from tests.placement.drawing import ask_of
+from tests.placement.building import DB, WEB, fleet, parts, put
 
 UNIT, TASK, SERVICE = 1 << 20, 1 << 14, 1 << 26
 WISH = SERVICE // 10
-WEB, DB = "shop-web-1", "shop-db-1"
-
-
-def fleet(*nodes, strategy=Strategy.SPREAD):
-    result = Fleet()
-    for each in nodes:
-        result.node_changed(each, ready=True)
-    result.strategy_changed(strategy)
-    return result
-
-
-def put(there, where, service=WEB, *, times=1, slot=1, **needs):
-    """So many tasks of a service are on a node already."""
-    for number in range(slot, slot + times):
-        asked = ask_of(service, Requirements(**needs), number)
-        there.task_added(asked.task, asked.on(NodeId(f"node-{where}")))
-
-
-def parts(there, where, **needs):
-    """Of a new task of `web` on a node."""
-    asked = ask_of(WEB, Requirements(**needs), 99)
-    return dict(scores.parts(there, asked, there.candidates[NodeId(f"node-{where}")]))
 
 
 def test_few_is_better_up_to_a_count():
@@ -71,7 +43,7 @@ def test_room_is_the_mean_of_what_is_free_with_the_task(cpu, memory, expected):
 def test_room_counts_what_is_reserved():
     there = fleet(node("a"))
     put(there, "a", DB, cpu_millis=1000, memory_bytes=2 * GIB)
-    needs, a = Requirements(cpu_millis=500, memory_bytes=GIB), there.candidates[NodeId("node-a")]
+    needs, a = Requirements(cpu_millis=500, memory_bytes=GIB), there.candidates["node-a"]
     assert points.room(needs, a) == (UNIT * 5 // 8 + UNIT * 5 // 8) // 2
 
 
@@ -167,158 +139,3 @@ def test_evicting_taints_are_those_that_say_so():
     assert taints.evicting((refuse, evict), (Toleration(key="h"),)) is None
     assert taints.evicting((refuse,), ()) is None
     assert [taints.shown(each) for each in (refuse, evict)] == ["g:refuse", "h=1:evict"]
-
-
-# ---------------------------------------------------------------- groups
-
-
-def zones(*names):
-    """Nodes called like their zone and number; those of zone `-` have none."""
-    return fleet(
-        *(node(name, labels=pairs({"zone": name[0]} if name[0] != "-" else {})) for name in names)
-    )
-
-
-def groups_of(there, where, **needs):
-    return parts(there, where, **needs).get("groups", 0)
-
-
-def test_a_soft_spread_rule_costs_by_the_difference_to_the_emptiest():
-    there = zones("a1", "b1", "c1", "-1")
-    put(there, "a1", times=5)
-    put(there, "b1", times=2, slot=10)
-    put(there, "c1", times=1, slot=20)
-    rule = (SpreadRule(key="node.labels.zone", weight=3),)
-    costs = {where: groups_of(there, where, spread_rules=rule) for where in ("a1", "b1", "c1")}
-    assert costs == {"a1": -12 * WISH, "b1": -3 * WISH, "c1": 0}
-    assert groups_of(there, "-1", spread_rules=rule) == -300 * WISH
-
-
-def test_a_hard_spread_rule_gives_no_points():
-    there = zones("a1", "b1")
-    put(there, "a1", times=2)
-    assert groups_of(there, "a1", spread_rules=(SpreadRule(key="node.labels.zone"),)) == 0
-
-
-def test_differences_of_more_than_a_hundred_weigh_the_same():
-    there = zones("a1", "b1")
-    put(there, "a1", times=140)
-    rule = (SpreadRule(key="node.labels.zone", weight=2),)
-    assert groups_of(there, "a1", spread_rules=rule) == -200 * WISH
-
-
-def test_domains_that_take_nothing_new_are_not_compared():
-    there = zones("a1", "b1")
-    there.node_changed(node("c1", labels={"zone": "c"}), ready=False)
-    put(there, "a1", times=3)
-    put(there, "b1", times=2, slot=10)
-    rule = (SpreadRule(key="node.labels.zone", weight=1),)
-    assert groups_of(there, "a1", spread_rules=rule) == -1 * WISH
-    # Fewer than the emptiest that counts is no gain.
-    assert groups_of(there, "c1", spread_rules=rule) == 0
-
-
-@pytest.mark.parametrize(
-    ("apart", "expected"),
-    [
-        pytest.param(False, {"a1": 7, "a2": 7, "b1": 0, "-1": 0}, id="near: once"),
-        pytest.param(True, {"a1": -21, "a2": -21, "b1": 0, "-1": 0}, id="apart: for each"),
-    ],
-)
-def test_neighbours_are_liked_or_not(apart, expected):
-    there = zones("a1", "a2", "b1", "-1")
-    put(there, "a1", DB, times=2)
-    put(there, "a2", DB, slot=10)
-    put(there, "-1", DB, slot=20)
-    rule = (Neighbour(service="shop/db", key="node.labels.zone", apart=apart, weight=7),)
-    found = {where: groups_of(there, where, neighbours=rule) for where in expected}
-    assert found == {where: weight * WISH for where, weight in expected.items()}
-
-
-def test_more_than_a_hundred_neighbours_weigh_the_same():
-    there = zones("a1")
-    put(there, "a1", DB, times=130)
-    rule = (Neighbour(service="shop/db", key="node.labels.zone", apart=True, weight=1),)
-    assert groups_of(there, "a1", neighbours=rule) == -100 * WISH
-
-
-def test_neighbours_can_be_told_by_a_label():
-    there = zones("a1", "b1")
-    put(there, "a1", DB, labels=(("tier", "back"),))
-    put(there, "b1", DB, slot=10)
-    rule = (Neighbour(label="tier=back", key="node.labels.zone", weight=7),)
-    assert groups_of(there, "a1", neighbours=rule) == 7 * WISH
-    assert groups_of(there, "b1", neighbours=rule) == 0
-
-
-ZONE = "node.labels.zone"
-
-
-def answers(rule, there, *where, **needs):
-    """What a rule says of a new task of `web` on each of these nodes."""
-    asked = ask_of(WEB, Requirements(**needs), 99)
-    return [
-        filters.ALL[rule](there, asked, there.candidates[NodeId(f"node-{name}")]) for name in where
-    ]
-
-
-def test_near_and_apart_say_what_there_is():
-    there = zones("a1", "b1", "-1")
-    put(there, "a1", DB)
-    near, apart = (Neighbour(service="shop/db", key=ZONE, apart=apart) for apart in (False, True))
-    assert answers("neighbour", there, "a1", "b1", "-1", neighbours=(near,)) == [
-        None,
-        ("near shop/db", f"{ZONE} b"),
-        ("near shop/db", f"{ZONE} "),
-    ]
-    assert answers("neighbour", there, "a1", "b1", "-1", neighbours=(apart,)) == [
-        ("apart shop/db", f"{ZONE} a"),
-        None,
-        None,
-    ]
-    label = Neighbour(label="tier=back", key=ZONE)
-    assert answers("neighbour", there, "a1", neighbours=(label,)) == [
-        ("near tier=back", f"{ZONE} a")
-    ]
-
-
-def test_the_first_of_those_that_must_be_together_may_be_anywhere_with_the_label():
-    there = zones("a1", "b1", "-1")
-    itself = (Neighbour(service="shop/web", key=ZONE),)
-    assert answers("neighbour", there, "a1", "-1", neighbours=itself) == [
-        None,
-        ("near shop/web", f"{ZONE} "),
-    ]
-    put(there, "b1")
-    assert answers("neighbour", there, "a1", "b1", neighbours=itself) == [
-        ("near shop/web", f"{ZONE} a"),
-        None,
-    ]
-
-
-def test_who_came_first_keeps_the_other_away():
-    there = zones("a1", "b1", "-1")
-    rule = Neighbour(service="shop/web", key=ZONE, apart=True)
-    put(there, "a1", DB, neighbours=(rule,))
-    put(there, "-1", DB, slot=10, neighbours=(rule,))
-    assert answers("neighbour", there, "a1", "b1", "-1") == [
-        ("opposed shop/web", f"{ZONE} a"),
-        None,
-        None,
-    ]
-    soft = zones("a1")
-    put(soft, "a1", DB, neighbours=(replace(rule, weight=5),))
-    assert answers("neighbour", soft, "a1") == [None]
-
-
-def test_a_hard_spread_rule_says_by_how_much():
-    there = zones("a1", "b1", "-1")
-    put(there, "a1", times=2)
-    rule = SpreadRule(key=ZONE, max_skew=2)
-    assert answers("spread", there, "a1", "b1", "-1", spread_rules=(rule,)) == [
-        (f"{ZONE} 2", "a 2 0"),
-        None,
-        (ZONE, ""),
-    ]
-    assert answers("spread", there, "a1", spread_rules=(replace(rule, max_skew=3),)) == [None]
-    assert answers("spread", there, "a1", spread_rules=(replace(rule, weight=5),)) == [None]
