@@ -114,7 +114,7 @@ class _Plan:
     def decode(self, message: Any) -> Any:
         # Statuses come by the million, each with a third of its fields: what an empty message says
         # is not asked for again, and a frozen value's own way of making itself is slow.
-        value = object.__new__(self.kind)
+        value: Any = object.__new__(self.kind)
         for put, blank in self.blanks:
             put(value, blank)
         for put, read in self.required:

@@ -72,7 +72,7 @@ class Refusals(Sequence[Refusal]):
 
     def __hash__(self) -> int:
         """As the tuple."""
-        return hash(tuple(self))
+        return tuple(self).__hash__()
 
     def __repr__(self) -> str:
         """As the tuple."""
