@@ -5,8 +5,17 @@ from dataclasses import replace
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
+from homeport.lifecycle import TaskState
 from homeport.model import Availability, NodeId, NodeState, Taint, TaintEffect
-from homeport.spec import Mode, Neighbour, PlacementSpec, SpreadRule
+from homeport.spec import (
+    Dependency,
+    DependencyCondition,
+    Mode,
+    Neighbour,
+    PlacementSpec,
+    SpreadRule,
+    pairs,
+)
 from scheduler.cluster.changes import Put
 from scheduler.placement.fleet import Fleet
 from scheduler.reconcile import imagining, planning
@@ -153,6 +162,56 @@ def test_a_node_that_is_down_already_is_no_loss_any_more():
     assert (waits(found), found.lost) == ([], 0)
 
 
+def test_no_back_off_is_waited_for():
+    world = world_of("a", "b")
+    (service,) = running(world, spec("web"))
+    (task,) = world.live(service)
+    world.report(task.id, TaskState.FAILED, attempt=1, message="exit 1")
+    world.rest()
+    assert list(world.observed.waiting[service]) == [1]
+    other = "b" if task.node == "node-a" else "a"
+    found = down(world, task.node.removeprefix("node-"))
+    assert (moved(found), found.waiting) == ({"web.1": ("", other)}, ())
+
+
+def test_a_task_that_has_ended_runs_nowhere_though_that_is_not_recorded_yet():
+    world = world_of("a", "b")
+    (job,) = running(world, spec("job", mode=Mode.REPLICATED_JOB))
+    (task,) = world.live(job)
+    world.report(task.id, TaskState.COMPLETE)
+    found = down(world, task.node.removeprefix("node-"))
+    assert (found.moves, found.waiting, found.lost) == ((), (), 0)
+
+
+def test_a_rollout_stands_still():
+    world = world_of("a", "b", "c")
+    (service,) = running(world, spec("web", replicas=3))
+    world.apply(spec("web", replicas=3, labels=pairs({"new": "1"})))
+    lost = {task.slot: task for task in world.live(service)}[2]
+    found = down(world, lost.node.removeprefix("node-"))
+    assert [each.slot for each in found.moves] == [2]
+    assert found.replaced == 0
+
+
+def test_a_stack_that_is_still_being_written_is_left_alone():
+    world = world_of("a", "b")
+    (service,) = running(world, spec("web"))
+    world.put(replace(world.tables.stack("shop"), draft="d"))
+    found = down(world, world.live(service)[0].node.removeprefix("node-"))
+    assert (found.moves, found.waiting) == ((), ())
+
+
+def test_a_volume_without_data_holds_nobody():
+    world = world_of("a", "b")
+    service = world.apply(spec("db", mounts=(volume_mount("data"),)))
+    world.rest()
+    (task,) = world.live(service)
+    world.report(task.id, TaskState.REJECTED, message="no such image", node_is_cause=True)
+    found = down(world, task.node.removeprefix("node-"))
+    other = "b" if task.node == "node-a" else "a"
+    assert moved(found) == {"db.1": (task.node.removeprefix("node-"), other)}
+
+
 def test_what_was_told_to_end_has_ended():
     world = world_of("a", "b", memory=4 * GIB)
     (old, *_) = running(world, spec("old", replicas=2, memory=3 * GIB))
@@ -201,6 +260,14 @@ def test_a_drain_moves_what_other_nodes_take_and_says_what_stays():
     assert staying["big"].reason.startswith("no other node takes it: ")
     assert [(each.node, each.rule) for each in staying["big"].refusals] == [("node-b", "memory")]
     assert (found.waiting, found.lost, found.ended) == ((), 0, 1)
+
+
+def test_a_node_that_has_not_reported_yet_is_drained_as_if_it_had():
+    world = world_of("a")
+    running(world, spec("web"))
+    world.add_node("b", 2)
+    world.set_state("node-a", NodeState.UNKNOWN, reported=False)
+    assert moved(drained(world, "a")) == {"web.1": ("a", "b")}
 
 
 def test_a_drain_of_the_last_node_leaves_all_where_it_is():
@@ -276,6 +343,16 @@ def test_an_apply_frees_the_room_of_what_it_replaces_and_of_what_it_scales_down(
     found = what_if(world, applied=changes, touched=(service,))
     assert (found.moves, found.waiting, found.replaced) == ((), (), 1)
     assert [(room.before.tasks, room.after.tasks) for room in found.rooms] == [(2, 1)]
+
+
+def test_an_apply_goes_on_past_what_must_come_first():
+    world = world_of("a", "b")
+    seed = spec("seed", mode=Mode.REPLICATED_JOB)
+    first = Dependency(service="seed", condition=DependencyCondition.COMPLETED)
+    web = spec("web", depends_on=(first,))
+    found = what_if(world, **proposed(world, web, seed))
+    assert {each.split(".")[0] for each in moved(found)} == {"web", "seed"}
+    assert found.waiting == ()
 
 
 def test_an_apply_and_a_loss_count_together():
