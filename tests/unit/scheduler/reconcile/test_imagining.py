@@ -181,6 +181,13 @@ def test_a_task_that_has_ended_runs_nowhere_though_that_is_not_recorded_yet():
     world.report(task.id, TaskState.COMPLETE)
     found = down(world, task.node.removeprefix("node-"))
     assert (found.moves, found.waiting, found.lost) == ((), (), 0)
+    (web,) = running(world, spec("web", memory=6 * GIB))
+    world.apply(spec("full", replicas=1, memory=6 * GIB))
+    world.settle()
+    (task,) = world.live(web)
+    world.report(task.id, TaskState.FAILED)
+    found = down(world, task.node.removeprefix("node-"))
+    assert (waits(found), found.lost) == (["web.1"], 0)
 
 
 def test_a_rollout_stands_still():
