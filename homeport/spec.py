@@ -12,6 +12,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 Pairs = tuple[tuple[str, str], ...]
 """A small map: (key, value) pairs, sorted by key, each key once."""
@@ -511,8 +512,36 @@ class Dependency:
     restart: bool = False
 
 
+class _Hashed:
+    """Has room for its hash."""
+
+    __slots__ = ("_hash",)
+    _hash: int
+
+
+H = TypeVar("H", bound=_Hashed)
+
+
+def _hashed_once(kind: type[H]) -> type[H]:
+    """Have its values keep their hash: that of a spec is asked for several times for each task,
+    and takes longer than all else that is done for a task."""
+    computed = kind.__hash__
+
+    def kept(self: H) -> int:
+        try:
+            return self._hash
+        except AttributeError:
+            found = computed(self)
+            object.__setattr__(self, "_hash", found)
+            return found
+
+    kind.__hash__ = kept  # type: ignore[assignment]  # a method for the one of before
+    return kind
+
+
+@_hashed_once
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ServiceSpec:
+class ServiceSpec(_Hashed):
     """One service of a stack, as the user wants it."""
 
     name: str

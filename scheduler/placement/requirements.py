@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from homeport import devices
 from homeport.model import Service, Stack
@@ -17,11 +18,15 @@ from homeport.spec import (
     Constraint,
     ConstraintOperator,
     DeviceNeed,
+    Driver,
     Mount,
     MountKind,
     Neighbour,
     Pairs,
+    PlacementSpec,
+    Port,
     Preference,
+    Resources,
     ServiceSpec,
     SpreadRule,
     Strategy,
@@ -116,31 +121,55 @@ NOTHING = Requirements()
 
 def of(spec: ServiceSpec, stack: Stack | None, stack_name: str) -> Requirements:
     """What a task of this spec needs. `stack` tells which volumes are on one node's disk."""
-    volumes = stack.volumes if stack is not None else ()
-    last_spec, last_volumes, last_name, last = _LAST[0]
-    if spec is last_spec and volumes is last_volumes and stack_name == last_name:
-        return last
-    found = _of(spec, volumes, stack_name)
-    _LAST[0] = (spec, volumes, stack_name, found)
-    return found
-
-
-# What was asked for last: a thousand replicas ask one after the other, and to hash their spec
-# costs more than all else that is done for one of them.
-_LAST: list[tuple[ServiceSpec | None, tuple[VolumeSpec, ...], str, Requirements]] = [
-    (None, (), "", NOTHING)
-]
+    return _of_spec(spec, stack.volumes if stack is not None else (), stack_name)
 
 
 @functools.lru_cache(maxsize=4096)
-def _of(spec: ServiceSpec, stack_volumes: tuple[VolumeSpec, ...], stack_name: str) -> Requirements:
-    container = spec.container
+def _of_spec(spec: ServiceSpec, volumes: tuple[VolumeSpec, ...], stack_name: str) -> Requirements:
+    return _of(_Parts.of(spec), volumes, stack_name)
+
+
+class _Parts(NamedTuple):
+    """What of a spec counts: services that differ in nothing of it are of one class."""
+
+    driver: Driver
+    platform: str
+    image: str
+    oci_runtime: str
+    ports: tuple[Port, ...]
+    mounts: tuple[Mount, ...]
+    devices: tuple[DeviceNeed, ...]
+    reservations: Resources
+    placement: PlacementSpec
+    labels: Pairs
+    node: str
+
+    @classmethod
+    def of(cls, spec: ServiceSpec) -> _Parts:
+        container = spec.container
+        return cls(
+            spec.driver,
+            container.platform,
+            container.image_id or container.image,
+            container.oci_runtime,
+            container.ports,
+            container.mounts,
+            tuple(need for _, need in devices.sources(spec)),
+            spec.reservations,
+            spec.placement,
+            spec.labels,
+            spec.pin_node,
+        )
+
+
+@functools.lru_cache(maxsize=1024)
+def _of(parts: _Parts, stack_volumes: tuple[VolumeSpec, ...], stack_name: str) -> Requirements:
     volumes = {volume.name: volume for volume in stack_volumes}
-    named = [mount for mount in container.mounts if mount.kind is MountKind.VOLUME and mount.source]
-    reservations = spec.reservations
-    os, architecture = _platform(container.platform)
+    named = [mount for mount in parts.mounts if mount.kind is MountKind.VOLUME and mount.source]
+    reservations, placement = parts.reservations, parts.placement
+    os, architecture = _platform(parts.platform)
     return Requirements(
-        driver=spec.driver.name,
+        driver=parts.driver.name,
         os=os,
         architecture=architecture,
         cpu_millis=reservations.cpu_millis,
@@ -151,31 +180,31 @@ def _of(spec: ServiceSpec, stack_volumes: tuple[VolumeSpec, ...], stack_name: st
             sorted(
                 {
                     HostPort(published=port.published, protocol=port.protocol, host_ip=port.host_ip)
-                    for port in container.ports
+                    for port in parts.ports
                     if port.published
                 },
                 key=lambda port: (port.published, port.protocol, port.host_ip),
             )
         ),
-        constraints=spec.placement.constraints,
-        spread=spec.placement.spread,
-        tasks_per_node_max=spec.placement.max_replicas_per_node,
-        oci_runtime=container.oci_runtime,
-        node=spec.pin_node,
+        constraints=placement.constraints,
+        spread=placement.spread,
+        tasks_per_node_max=placement.max_replicas_per_node,
+        oci_runtime=parts.oci_runtime,
+        node=parts.node,
         volumes=tuple(
             sorted({(stack_name, m.source) for m in named if is_local(volumes.get(m.source))})
         ),
-        data_on_node=any(_keeps_data(mount) for mount in container.mounts),
+        data_on_node=any(_keeps_data(mount) for mount in parts.mounts),
         shared_data=any(
             not mount.read_only and not is_local(volumes.get(mount.source)) for mount in named
         ),
-        preferences=spec.placement.preferences,
-        spread_rules=spec.placement.spread_rules,
-        neighbours=tuple(_resolved(each, stack_name) for each in spec.placement.neighbours),
-        labels=spec.labels,
-        tolerations=spec.placement.tolerations,
-        strategy=spec.placement.strategy,
-        devices=tuple(replace(need, target="") for need in devices.needs(spec)),
+        preferences=placement.preferences,
+        spread_rules=placement.spread_rules,
+        neighbours=tuple(_resolved(each, stack_name) for each in placement.neighbours),
+        labels=parts.labels,
+        tolerations=placement.tolerations,
+        strategy=placement.strategy,
+        devices=tuple(replace(need, target="") for need in parts.devices),
         generic=tuple(
             (kind, count) for kind, text in reservations.generic if (count := whole(text))
         ),
@@ -183,12 +212,12 @@ def _of(spec: ServiceSpec, stack_volumes: tuple[VolumeSpec, ...], stack_name: st
             sorted(
                 {
                     mount.source
-                    for mount in container.mounts
+                    for mount in parts.mounts
                     if mount.kind is MountKind.BIND and not mount.bind_create_host_path
                 }
             )
         ),
-        image=container.image_id or container.image,
+        image=parts.image,
     )
 
 

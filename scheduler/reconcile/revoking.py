@@ -24,9 +24,10 @@ def begin(view: View, observed: Observed, changes: Iterable[Change]) -> None:
         if not isinstance(change, Put) or not isinstance(change.value, Task):
             continue
         task = change.value
-        if view.task(task.id) is not None:
+        held = holders(view, task)
+        if not held or view.task(task.id) is not None:
             continue
-        for each in holders(view, task):
+        for each in held:
             observed.revoking.setdefault(each.node, {})[each.id] = change.key
 
 
@@ -45,6 +46,8 @@ def end(observed: Observed, blocked: frozenset[str]) -> None:
 
 def holders(view: View, task: Task) -> Sequence[Task]:
     """The earlier tasks of this one's slot that may still run under their node's lease."""
+    if task.n == 1:
+        return ()
     return [
         each
         for each in view.tasks_of_slot(task.service, task.slot)

@@ -26,6 +26,8 @@ class Slot:
     @property
     def wanted(self) -> list[Task]:
         """Live tasks that are meant to run: one, or an old one and its successor."""
+        if not self.tasks:
+            return []
         return [
             task for task in self.tasks if task.outcome is None and task.desired is Desired.RUNNING
         ]
@@ -33,6 +35,8 @@ class Slot:
     @property
     def stopping(self) -> list[Task]:
         """Live tasks that are meant to end."""
+        if not self.tasks:
+            return []
         return [
             task
             for task in self.tasks

@@ -66,7 +66,8 @@ def transaction(keys: Keys, writes: Sequence[Write], fence: Fence | None) -> Any
                 key=raw,
                 mod_revision=write.expect,
             )
-            request.failure.add().request_range.CopyFrom(point(keys, write.key))
+            seen = request.failure.add().request_range  # as `point` has it
+            seen.key, seen.keys_only = raw, True
         operation = request.success.add()
         if write.value is None:
             operation.request_delete_range.key = raw

@@ -50,8 +50,13 @@ from scheduler.store.mirror import MirrorChange
 
 MIB = 1 << 20
 DEADLINE_SECONDS = 120.0
+LOST = "this scheduler lost its leadership: the machine is too slow for the timers of users"
 PER_STACK = 500
 """Services in one stack: what one record lists."""
+
+
+class NotPlaced(Exception):
+    """The pods were not placed, or this scheduler stopped leading meanwhile; why, in words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +98,8 @@ class Rig:
     def authority(self) -> Authority:
         """Of this term; there is one as long as we lead."""
         lead = self.core.control.lead
-        assert lead is not None, "this scheduler lost its leadership: it stood still for too long"
+        if lead is None:
+            raise NotPlaced(LOST)
         return lead.authority
 
     def _committed(self, changes: Sequence[MirrorChange]) -> None:
@@ -108,6 +114,10 @@ class Rig:
                 self._stop(change.new)
         if self.tasks != before:
             self._news.set()
+
+    def wake(self) -> None:
+        """Whoever waits looks again: we may have lost our leadership."""
+        self._news.set()
 
     def _stop(self, task: Task) -> None:
         """Say what an agent would, had it obeyed."""
@@ -199,11 +209,16 @@ class Rig:
 
     async def settled(self, tasks: int) -> None:
         """Return when so many records of tasks are durable and the watch has told of them."""
-        async with asyncio.timeout(DEADLINE_SECONDS):
-            while self.tasks < tasks:
-                self._news.clear()
-                await self._news.wait()
-            await self.core.mirror.wait_for(self.core.mirror.newest)
+        try:
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                while self.tasks < tasks:
+                    self._news.clear()
+                    await self._news.wait()
+                    if not self.core.is_leading:
+                        raise NotPlaced(LOST)
+                await self.core.mirror.wait_for(self.core.mirror.newest)
+        except TimeoutError as error:
+            raise NotPlaced(f"{self.tasks} of {tasks} in {DEADLINE_SECONDS:g} s") from error
         assert self.tasks == tasks, f"{self.tasks} tasks where {tasks} were asked for"
 
     def count_anew(self) -> None:
@@ -257,17 +272,21 @@ async def leading(endpoints: Sequence[str]) -> AsyncIterator[Rig]:
             randomness=randomness, images=images, writer="bench",
         )  # fmt: skip
         leads = asyncio.Event()
+        rigs: list[Rig] = []
 
         async def on_leading(is_leading: bool) -> None:
             if is_leading:
                 leads.set()
+            for each in rigs:
+                each.wake()
 
         core.on_leading = on_leading
         async with asyncio.TaskGroup() as background:
             running = background.create_task(core.run())
             await leads.wait()
             try:
-                yield Rig(core)
+                rigs.append(Rig(core))
+                yield rigs[0]
             finally:
                 running.cancel()
         await store.close()

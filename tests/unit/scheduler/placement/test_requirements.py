@@ -1,6 +1,10 @@
 """What placement is told of a spec: the requirement class."""
 
+import copy
+from dataclasses import replace
+
 import pytest
+from hypothesis import given, settings, strategies as st
 
 from homeport.model import Service, Stack
 from homeport.spec import (
@@ -26,6 +30,7 @@ from homeport.spec import (
 )
 from scheduler.placement import requirements
 from scheduler.placement.requirements import HostPort, Requirements
+from tests.strategies import values
 
 
 def of(container=None, **fields):
@@ -326,3 +331,27 @@ def test_the_largest_class_is_decided_first():
     ]
     backwards = classes[::-1]
     assert sorted(backwards, key=lambda each: each.order) == classes
+def test_services_that_differ_in_nothing_that_counts_share_one_class():
+    one, other = (
+        requirements.of(
+            ServiceSpec(name=name, replicas=replicas, container=ContainerSpec(image="a", env=env)),
+            None,
+            "shop",
+        )
+        for name, replicas, env in (("web", 1, ()), ("api", 7, pairs({"A": "b"})))
+    )
+    assert one is other
+
+
+@settings(max_examples=20)
+@given(values(ServiceSpec), st.sampled_from(["shop", "lab"]))
+def test_what_was_known_before_is_no_answer_for_another_spec(spec, stack_name):
+    volumes = tuple(VolumeSpec(name=mount.source) for mount in spec.container.mounts)
+    shared = tuple(replace(each, driver="nfs") for each in volumes)
+    for stack in (None, Stack(name=stack_name, volumes=volumes), Stack(name="lab", volumes=shared)):
+        found = requirements.of(spec, stack, stack_name)
+        assert found is requirements.of(spec, stack, stack_name)
+        assert found == requirements.of(copy.copy(spec), stack, stack_name)
+        requirements._of.cache_clear()
+        requirements._of_spec.cache_clear()
+        assert requirements.of(spec, stack, stack_name) == found
