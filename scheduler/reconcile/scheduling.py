@@ -47,6 +47,10 @@ def decide(snapshot: Snapshot, fleet: Fleet, vacancies: Sequence[Vacancy]) -> Sc
         else:
             due[vacancy.service, vacancy.slot] = vacancy
     asks = [ask for vacancy in due.values() if (ask := ask_for(snapshot, fleet, vacancy))]
+    # Thousands of slots may be refused by thousands of nodes: those of one kind share what is said.
+    refused: tuple[Refusal, ...] | None = None
+    kept: tuple[Refusal, ...] = ()
+    summary = ""
     for answer in engine.place(fleet, asks):
         vacancy = due[answer.ask.service, answer.ask.slot]
         if isinstance(answer, Placed):
@@ -56,8 +60,10 @@ def decide(snapshot: Snapshot, fleet: Fleet, vacancies: Sequence[Vacancy]) -> Sc
             )
         else:
             result.unplaced.append(answer)
-            why = f"{vacancy.reason}; {words.summary(answer.refusals)}"
-            _wait(snapshot, result, vacancy, why, answer.refusals)
+            if answer.refusals is not refused:
+                refused = answer.refusals
+                kept, summary = _kept(snapshot, vacancy, refused), words.summary(refused)
+            _wait(snapshot, result, vacancy, f"{vacancy.reason}; {summary}", kept)
     return result
 
 
@@ -190,6 +196,14 @@ def _create(snapshot: Snapshot, vacancy: Vacancy, placed: Placed) -> list[Change
     ]
     changes.append(Put(task, ABSENT, reason))
     return changes
+
+
+def _kept(
+    snapshot: Snapshot, vacancy: Vacancy, refusals: tuple[Refusal, ...]
+) -> tuple[Refusal, ...]:
+    """The refusals of before where they are equal, so that whoever compares sees it at once."""
+    before = snapshot.observed.waiting.get(vacancy.service, {}).get(vacancy.slot)
+    return before.refusals if before is not None and before.refusals == refusals else refusals
 
 
 def _wait(

@@ -89,6 +89,7 @@ class Rig:
         self.core = core
         self.tasks = 0
         """Records of tasks of services that are counted."""
+        self.is_lost = False
         self._counted: set[ServiceId] = set()
         self._news = asyncio.Event()
         self._numbers = itertools.count(1)
@@ -98,7 +99,7 @@ class Rig:
     def authority(self) -> Authority:
         """Of this term; there is one as long as we lead."""
         lead = self.core.control.lead
-        if lead is None:
+        if lead is None or self.is_lost:
             raise NotPlaced(LOST)
         return lead.authority
 
@@ -115,8 +116,9 @@ class Rig:
         if self.tasks != before:
             self._news.set()
 
-    def wake(self) -> None:
-        """Whoever waits looks again: we may have lost our leadership."""
+    def lost(self) -> None:
+        """We lead no more. Whatever leads next has heard of no node."""
+        self.is_lost = True
         self._news.set()
 
     def _stop(self, task: Task) -> None:
@@ -214,7 +216,7 @@ class Rig:
                 while self.tasks < tasks:
                     self._news.clear()
                     await self._news.wait()
-                    if not self.core.is_leading:
+                    if self.is_lost:
                         raise NotPlaced(LOST)
                 await self.core.mirror.wait_for(self.core.mirror.newest)
         except TimeoutError as error:
@@ -277,8 +279,9 @@ async def leading(endpoints: Sequence[str]) -> AsyncIterator[Rig]:
         async def on_leading(is_leading: bool) -> None:
             if is_leading:
                 leads.set()
-            for each in rigs:
-                each.wake()
+            else:
+                for each in rigs:
+                    each.lost()
 
         core.on_leading = on_leading
         async with asyncio.TaskGroup() as background:
