@@ -48,8 +48,8 @@ def decide(snapshot: Snapshot, fleet: Fleet, vacancies: Sequence[Vacancy]) -> Sc
             due[vacancy.service, vacancy.slot] = vacancy
     asks = [ask for vacancy in due.values() if (ask := ask_for(snapshot, fleet, vacancy))]
     # Thousands of slots may be refused by thousands of nodes: those of one kind share what is said.
-    refused: tuple[Refusal, ...] | None = None
-    kept: tuple[Refusal, ...] = ()
+    refused: Sequence[Refusal] | None = None
+    kept: Sequence[Refusal] = ()
     summary = ""
     for answer in engine.place(fleet, asks):
         vacancy = due[answer.ask.service, answer.ask.slot]
@@ -198,9 +198,7 @@ def _create(snapshot: Snapshot, vacancy: Vacancy, placed: Placed) -> list[Change
     return changes
 
 
-def _kept(
-    snapshot: Snapshot, vacancy: Vacancy, refusals: tuple[Refusal, ...]
-) -> tuple[Refusal, ...]:
+def _kept(snapshot: Snapshot, vacancy: Vacancy, refusals: Sequence[Refusal]) -> Sequence[Refusal]:
     """The refusals of before where they are equal, so that whoever compares sees it at once."""
     before = snapshot.observed.waiting.get(vacancy.service, {}).get(vacancy.slot)
     return before.refusals if before is not None and before.refusals == refusals else refusals

@@ -331,6 +331,8 @@ def test_the_largest_class_is_decided_first():
     ]
     backwards = classes[::-1]
     assert sorted(backwards, key=lambda each: each.order) == classes
+
+
 def test_services_that_differ_in_nothing_that_counts_share_one_class():
     one, other = (
         requirements.of(
