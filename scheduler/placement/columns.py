@@ -34,7 +34,7 @@ WIDTH = 8
 class Codes:
     """One aspect of the nodes, numbered: which of its different values each row has."""
 
-    __slots__ = ("examples", "numbers", "of_row", "values")
+    __slots__ = ("_sets", "examples", "numbers", "of_row", "values")
 
     def __init__(self, rows: Sequence[Candidate], aspect: Callable[[Candidate], Hashable]) -> None:
         """Number the values in the order of rows."""
@@ -51,6 +51,16 @@ class Codes:
         self.of_row: Rows = codes
         self.numbers = numbers
         self.values = list(numbers)
+        self._sets: dict[frozenset[str], Rows] = {}
+
+    def numbers_of(self, values: frozenset[str]) -> Rows:
+        """The numbers of these values; looked up once for the same set."""
+        found = self._sets.get(values)
+        if found is None:
+            known = (self.numbers.get(each) for each in sorted(values))
+            numbers = [number for number in known if number is not None]
+            found = self._sets[values] = np.array(numbers, dtype=np.intp)
+        return found
 
 
 class Columns:

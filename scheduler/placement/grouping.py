@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 
 from scheduler.placement import groups, static, tallies
 from scheduler.placement.asks import Ask
 from scheduler.placement.cells import fact
-from scheduler.placement.columns import Floats
+from scheduler.placement.columns import Codes, Floats
 from scheduler.placement.fleet import Fleet
+from scheduler.placement.groups import COUNTED_MAX
 
 NEVER = -np.inf
 
@@ -63,58 +62,47 @@ def adjusted(fleet: Fleet, ask: Ask, score: Floats) -> Floats:
     """These points with those of groups, in a new array; -inf where a rule refuses."""
     result = score.copy()
     for rule in ask.needs.spread_rules:
-        counts = fleet.tally(tallies.of_service(ask.service), rule.key)
-        least = groups.lowest(fleet, ask, rule, lambda key: static.domains(fleet, ask, key))
+        codes = fact(fleet.columns, rule.key)
+        there = fleet.tally(tallies.of_service(ask.service), rule.key).by_number(codes)
+        domains = codes.numbers_of(static.domains(fleet, ask, rule.key))
+        more = there - (there[domains].min() if len(domains) else 0)
         if rule.weight:
-            result += _of_rows(
-                fleet,
-                rule.key,
-                {each: groups.skew_points(rule, count - least) for each, count in counts.items()},
-                other=groups.skew_points(rule, -least),
-                without=groups.skew_points(rule, groups.COUNTED_MAX),
-            )
+            points = groups.skew_points(rule, 1) * np.clip(more, 0, COUNTED_MAX)
+            result += _of_rows(codes, points, without=groups.skew_points(rule, COUNTED_MAX))
         else:
-            room = rule.max_skew + least  # a domain may have so many
-            result += _of_rows(
-                fleet,
-                rule.key,
-                {each: NEVER for each, count in counts.items() if count >= room},
-                other=0 if room > 0 else NEVER,
-                without=NEVER,
-            )
+            points = np.where(more >= rule.max_skew, NEVER, 0)
+            result += _of_rows(codes, points, without=NEVER)
     return neighboured(fleet, ask, result)
 
 
 def neighboured(fleet: Fleet, ask: Ask, result: Floats) -> Floats:
     """Add to these points those of near and apart, whoever says so; -inf where they refuse."""
     for near in ask.needs.neighbours:
+        codes = fact(fleet.columns, near.key)
         counts = fleet.tally(tallies.of_neighbour(near), near.key)
-        if near.weight:
-            points = {each: groups.near_points(near, count) for each, count in counts.items()}
-            result += _of_rows(fleet, near.key, points, other=0, without=0)
+        there = counts.by_number(codes)
+        if near.weight and near.apart:
+            points = groups.near_points(near, 1) * np.minimum(there, COUNTED_MAX)
+            result += _of_rows(codes, points, without=0)
+        elif near.weight:
+            points = np.where(there > 0, groups.near_points(near, 1), 0)
+            result += _of_rows(codes, points, without=0)
         elif near.apart:
-            result += _of_rows(fleet, near.key, dict.fromkeys(counts, NEVER), other=0, without=0)
+            result += _of_rows(codes, np.where(there > 0, NEVER, 0), without=0)
         else:
-            other = 0 if groups.is_first(ask, near, counts) else NEVER
-            here = dict.fromkeys(counts, 0.0)
-            result += _of_rows(fleet, near.key, here, other=other, without=NEVER)
+            other = 0.0 if groups.is_first(ask, near, counts) else NEVER
+            result += _of_rows(codes, np.where(there > 0, 0.0, other), without=NEVER)
     for tag in tallies.of_class(ask.needs, ask.name):
         for key in fleet.tallies.opposing(tag):
-            here = dict.fromkeys(fleet.tally(tallies.against(tag), key), NEVER)
-            result += _of_rows(fleet, key, here, other=0, without=0)
+            codes = fact(fleet.columns, key)
+            there = fleet.tally(tallies.against(tag), key).by_number(codes)
+            result += _of_rows(codes, np.where(there > 0, NEVER, 0), without=0)
     return result
 
 
-def _of_rows(
-    fleet: Fleet, key: str, here: Mapping[str, float], *, other: float, without: float
-) -> Floats:
-    """A number for each row by its value of a label: of some values, of others, of none."""
-    codes = fact(fleet.columns, key)
-    of_value = np.full(len(codes.values), float(other))
+def _of_rows(codes: Codes, of_value: Floats, *, without: float) -> Floats:
+    """A number for each row by the number of its value of a label; `without`: it has none."""
     if (nothing := codes.numbers.get(None)) is not None:
         of_value[nothing] = without
-    for value, number in here.items():
-        if (code := codes.numbers.get(value)) is not None:
-            of_value[code] = number
     result: Floats = of_value[codes.of_row]
     return result

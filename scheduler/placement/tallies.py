@@ -8,12 +8,50 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+import numpy as np
+
 from homeport.model import NodeId, ServiceId
 from homeport.spec import Neighbour
 from scheduler.placement.candidates import Candidate, Held
+from scheduler.placement.columns import Codes, Floats
 from scheduler.placement.requirements import Requirements
 
-Counts = dict[str, int]
+
+class Counts(dict[str, int]):
+    """The tasks at each value of a label; a value without a task is not in it."""
+
+    __slots__ = ("_by_number", "_codes", "_news")
+
+    def __init__(self) -> None:
+        """None at all."""
+        super().__init__()
+        self._codes: Codes | None = None  # the numbers that were asked for last
+        self._by_number: Floats = np.empty(0)
+        self._news: dict[str, None] = {}  # values whose count has changed since
+
+    def add(self, value: str, times: int) -> None:
+        """So many tasks more."""
+        if left := self.get(value, 0) + times:
+            self[value] = left
+        else:
+            del self[value]
+        if self._codes is not None:
+            self._news[value] = None
+
+    def by_number(self, codes: Codes) -> Floats:
+        """The same as an array by the numbers of the values, to be read and not kept.
+
+        Thousands of nodes may be as many values, and one task changes one: so what has changed
+        is written, and no more.
+        """
+        news: Iterable[str] = self._news
+        if self._codes is not codes:
+            self._codes, self._by_number, news = codes, np.zeros(len(codes.values)), self
+        for value in news:
+            if (number := codes.numbers.get(value)) is not None:
+                self._by_number[number] = self.get(value, 0)
+        self._news = {}
+        return self._by_number
 
 
 def of_service(service: ServiceId) -> str:
@@ -53,7 +91,7 @@ class Tallies:
         """None."""
         self._counts: dict[str, dict[str, Counts]] = {}  # tag -> label -> value -> tasks
         # Which labels others must stay apart by, for each tag: label -> how many tasks say so.
-        self._opposed: dict[str, Counts] = {}
+        self._opposed: dict[str, dict[str, int]] = {}
 
     def __bool__(self) -> bool:
         """Whether anything is counted."""
@@ -91,13 +129,13 @@ class Tallies:
         nodes: Mapping[NodeId, Candidate],
     ) -> Counts:
         """Count them among all that is there."""
-        counts: Counts = {}
+        counts = Counts()
         for entry, tasks in there:
             candidate = nodes.get(entry.node)
             if candidate is not None and tag in _tags(entry, key):
                 value = candidate.facts.get(key)
                 if value is not None:
-                    counts[value] = counts.get(value, 0) + tasks
+                    counts.add(value, tasks)
         self._counts.setdefault(tag, {})[key] = counts
         return counts
 
@@ -121,10 +159,7 @@ class Tallies:
                 for candidate, times in nodes:
                     value = candidate.facts.get(key)
                     if value is not None:
-                        if left := counts.get(value, 0) + times:
-                            counts[value] = left
-                        else:
-                            del counts[value]
+                        counts.add(value, times)
 
 
 def _tags(entry: Held, key: str | None) -> tuple[str, ...]:
