@@ -61,7 +61,7 @@ bench: $(DEV) ## measure; prints figures, judges nothing (ONLY=name for one; doc
 	IDLE_SECONDS=$(or $(IDLE_SECONDS),60) $(PYTEST) tests/bench -m bench -s --timeout=0 \
 	  $(if $(ONLY),-k "$(ONLY)") $(ARGS)
 
-bench-placement: $(DEV) ## placement beside its targets, within 20 minutes: decisions, scheduler_perf, GPU traces
+bench-placement: $(DEV) ## placement beside its targets, in 20 minutes: decisions, scheduler_perf, GPU traces, 2,000,000 containers
 	@tests/setup.sh etcd etcdctl
 	$(BIN)/python -m tests.bench.placement $(ARGS)
 
