@@ -52,6 +52,8 @@ class Target:
 def verdict(targets: Iterable[Target]) -> str:
     """One line with all of them."""
     some = list(targets)
+    if not some:
+        return "targets: none was measured"
     missed = sum(not each.is_met for each in some)
     head = "all required targets met" if not missed else f"{missed} required targets MISSED"
     return f"targets: {head}: " + " · ".join(map(str, some))

@@ -80,6 +80,7 @@ def test_targets_are_of_whole_rows_and_of_the_slowest():
 
 
 def test_the_last_line_says_by_how_much_a_target_was_missed():
+    assert results.verdict([]) == "targets: none was measured"
     met = results.Target("a", 30_000, 25_000, 60_000, unit="/s")
     late = results.Target("b", 6, 5, 2, unit=" s", is_most=True)
     assert results.verdict([met]) == (
