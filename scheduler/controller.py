@@ -15,10 +15,20 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from homeport.model import Node, NodeId, NodeState, Service, ServiceId, Stack, Task, TaskId
+from homeport.model import (
+    Availability,
+    Node,
+    NodeId,
+    NodeState,
+    Service,
+    ServiceId,
+    Stack,
+    Task,
+    TaskId,
+)
 from homeport.seams import Clock, Randomness, jittered
 from scheduler.cluster import keys
-from scheduler.cluster.changes import Change
+from scheduler.cluster.changes import Change, Put
 from scheduler.cluster.observed import Dirt, Observed, Waiting, doubt_of
 from scheduler.cluster.snapshot import Snapshot
 from scheduler.cluster.stats import ERROR, PLACED, UNSCHEDULABLE, Stats
@@ -38,10 +48,12 @@ from scheduler.reconcile import (
 )
 from scheduler.reconcile.agenda import Agenda
 from scheduler.reconcile.answers import Answers
-from scheduler.reconcile.moves import Moves
+from scheduler.reconcile.automatic import Automatic
+from scheduler.reconcile.moves import Moves, cause_of
 from scheduler.reconcile.orphans import Orphans
 from scheduler.reconcile.pace import Pace
 from scheduler.reconcile.slots import Vacancy
+from scheduler.reconcile.turns import Turns
 from scheduler.store.base import Conflict, Fence, StoreError
 from scheduler.store.commit import Committer
 from scheduler.store.mirror import Mirror, MirrorChange
@@ -70,6 +82,7 @@ class _Look:
 
     changes: list[Change] = field(default_factory=list)
     placed: dict[str, Placed] = field(default_factory=dict)  # by the key of the task's record
+    moves: dict[str, str] = field(default_factory=dict)  # of those: why it is a move
     before: dict[str, keys.Stored | None] = field(default_factory=dict)
     owners: dict[str, ServiceId] = field(default_factory=dict)  # who is looked at again
 
@@ -125,7 +138,10 @@ class Controller:
         self._moves = Moves(clock.boottime())
         # At their last look they needed nothing, and no progress of their live tasks changes that.
         self._calm: dict[ServiceId, None] = {}
+        self._turns = Turns(observed, clock.boottime())
+        self._automatic = Automatic(clock.boottime())
         self._braked: dict[ServiceId, None] = {}  # they wait for the brake to change
+        self._turns_at = 0.0  # boot time at which moves may begin; 0: when something changes
         self._brake_at = 0.0  # boot time at which it is to be judged anew; 0: when a node changes
         self._troubles: dict[ServiceId, int] = {}  # failed looks in a row
         self._frozen: dict[ServiceId, None] = {}  # already said that these are left alone
@@ -177,6 +193,11 @@ class Controller:
             await asyncio.sleep(0)
             some = [tables.task(tasks.pop()) for _ in range(min(LOAD_TASKS, len(tasks)))]
             self._fleet.fill(tables, (task for task in some if task is not None))
+            for task in some:
+                if task is not None and (task.move is not None or task.moved_ms):
+                    self._turns.changed(task.id, task)
+                    now, now_ms = self._clock.boottime(), self._clock.wall_ms()
+                    self._automatic.remember(task, now, now_ms)
 
     def _changed(self, changes: Sequence[MirrorChange]) -> None:
         """The mirror applied a commit, ours or anybody's."""
@@ -194,6 +215,7 @@ class Controller:
             case "tasks":
                 task_id = TaskId(rest)
                 self._agenda.add(ServiceId(rest.rsplit("/", 2)[0]))
+                self._turns.changed(task_id, change.new)
                 if isinstance(change.old, Task) and task_id not in self._fleet.held:
                     self._roomier[change.old.node] = None
                 if change.old is None and isinstance(change.new, Task):
@@ -210,6 +232,10 @@ class Controller:
                 self._agenda.add(ServiceId(rest.rpartition("/")[0]))
             case "nodes":
                 self._mark_node(NodeId(rest))
+                if _takes_tasks(change.new) and not _takes_tasks(change.old):
+                    self._automatic.noticed(self._clock.boottime())
+            case "cluster":
+                self._automatic.noticed(self._clock.boottime())
             case "volumes" if change.new is None:
                 for service in self._room.everybody():
                     self._agenda.add(service)
@@ -260,9 +286,12 @@ class Controller:
                 self._agenda.add(service)
         for node in nodes:
             state = self._node_state(node)
-            if self._node_states.get(node) == state:
+            before = self._node_states.get(node)
+            if before == state:
                 continue
             self._node_states[node] = state
+            if state[0] is NodeState.READY and (before is None or before[0] != state[0]):
+                self._automatic.noticed(now)
             if isinstance(record := self._mirror.tables.node(node), Node):
                 ready = state[0] is NodeState.READY
                 self._fleet.node_changed(record, ready=ready, unfit=state[2], unfenced=state[3])
@@ -274,6 +303,12 @@ class Controller:
         for node in roomier:
             for service in self._room.woken_by(self._fleet, node):
                 self._agenda.add(service)
+        self._turns_at = 0.0
+        if self._turns:
+            begun = self._turns.begin(self._snapshot(), self._fleet, self._lease_seconds)
+            for service in begun.services:
+                self._agenda.add(service)
+            self._turns_at = begun.wake_at
 
     def _judge_brake(self) -> None:
         """Put the brake on or take it off, and say so."""
@@ -309,8 +344,7 @@ class Controller:
             times.append(self._stacks_at)
         if (when := self._agenda.next_time()) is not None:
             times.append(when)
-        if self._brake_at:
-            times.append(self._brake_at)
+        times += [when for when in (self._brake_at, self._turns_at, self._automatic.due_at) if when]
         seconds = max(0.001, min(times) - self._clock.boottime())
         try:
             async with asyncio.timeout(seconds):
@@ -382,6 +416,7 @@ class Controller:
             for task in decision.proven:
                 self._observed.proven[task] = snapshot.now
         self._schedule(snapshot, look, looked, vacancies, stays)
+        self._rebalance(snapshot, look)
         self._reap(snapshot, look)
         look.changes, late, later = self._pace.postpone(snapshot, look.changes)
         for change in late:
@@ -399,8 +434,7 @@ class Controller:
         stays: dict[ServiceId, list[Ask]],
     ) -> None:
         began = self._clock.boottime()
-        lease_seconds = self._timers.scaled(len(self._observed.liveness)).node_lease_seconds
-        admitted = self._moves.admit(snapshot, vacancies, lease_seconds)
+        admitted = self._moves.admit(snapshot, vacancies, self._lease_seconds)
         for service, when in admitted.wake_at.items():
             self._agenda.at(service, when)
         self._braked |= admitted.held
@@ -422,8 +456,11 @@ class Controller:
             self.stats.attempts[UNSCHEDULABLE] += len(result.unplaced)
         tasks = {(placed.ask.service, placed.ask.slot): placed.ask.task for placed in result.placed}
         self._moves.placed(snapshot, vacancies, tasks)
+        moves = {(each.service, each.slot): cause_of(snapshot, each) for each in vacancies}
         for placed in result.placed:
             look.placed[keys.task(placed.ask.task)] = placed
+            if cause := moves.get((placed.ask.service, placed.ask.slot)):
+                look.moves[keys.task(placed.ask.task)] = cause
         unplaced: dict[ServiceId, list[Ask]] = {}
         for answer in result.unplaced:
             unplaced.setdefault(answer.ask.service, []).append(answer.ask)
@@ -434,6 +471,25 @@ class Controller:
             self._waits(service, result.waiting.get(service, {}), snapshot.now_ms)
         for service, when in result.wake_at.items():
             self._agenda.at(service, when)
+
+    def _rebalance(self, snapshot: Snapshot, look: _Look) -> None:
+        try:
+            changes = self._automatic.decide(
+                snapshot,
+                self._fleet.copy,
+                is_moving=bool(self._turns),
+                lease_seconds=self._lease_seconds,
+            )
+        except Exception:
+            log.exception("moves to better nodes cannot be decided about")
+            return
+        for change in changes:
+            if isinstance(change, Put) and isinstance(change.value, Task):
+                look.add([change], change.value.service)
+
+    @property
+    def _lease_seconds(self) -> float:
+        return self._timers.scaled(len(self._observed.liveness)).node_lease_seconds
 
     def _waits(self, service: ServiceId, slots: dict[int, Waiting], now_ms: int) -> None:
         before = self._observed.waiting.get(service, {})
@@ -466,6 +522,7 @@ class Controller:
         misses = len(failed & look.placed.keys())
         self.stats.attempts[ERROR] += misses
         self.stats.attempts[PLACED] += len(look.placed) - misses
+        self.stats.moves.update(cause for key, cause in look.moves.items() if key not in failed)
         now_ms = self._clock.wall_ms()
         events = [
             event
@@ -534,6 +591,10 @@ class Controller:
         return Snapshot(
             self._mirror.tables, self._observed, self._clock.boottime(), self._clock.wall_ms()
         )
+
+
+def _takes_tasks(record: keys.Stored | None) -> bool:
+    return isinstance(record, Node) and record.availability is Availability.ACTIVE
 
 
 def _stack_of(change: Change) -> dict[str, None]:

@@ -19,6 +19,7 @@ from homeport.model import (
     ServiceGeneration,
     ServiceId,
     Stack,
+    Task,
     TaskStatus,
 )
 from homeport.spec import (
@@ -41,6 +42,7 @@ from scheduler.placement import engine
 from scheduler.placement.fleet import Fleet
 from scheduler.placement.following import follow
 from scheduler.reconcile import reaper, scheduling, services as reconcile
+from scheduler.reconcile.turns import Turns
 
 GIB = 1 << 30
 
@@ -97,6 +99,7 @@ class World:
         self.fleet = Fleet()
         self.task_ids = set()
         self.room = scheduling.WaitingRoom()
+        self.turns = Turns(self.observed, began=0.0)
         self.log = []
 
     # ------------------------------------------------------------ what users and nodes do
@@ -107,12 +110,16 @@ class World:
         key = keys.key_of(value)
         old = self.tables.put(value, self.revision)
         follow(self.fleet, self.snapshot(), key, old, value)
+        if isinstance(value, Task):
+            self.turns.changed(value.id, value)
 
     def drop(self, key):
         """Delete a record."""
         self.revision += 1
         old = self.tables.drop(key)
         follow(self.fleet, self.snapshot(), key, old, None)
+        if isinstance(old, Task):
+            self.turns.changed(old.id, None)
 
     def add_node(self, name, number=0, *, state=NodeState.READY, **fields):
         """A node that is connected and has reported."""
@@ -220,6 +227,7 @@ class World:
     def decide(self, services=None):
         """What one look at these services (default: all) proposes, and what it placed."""
         snapshot = self.snapshot()
+        self.turns.begin(snapshot, self.fleet, 15.0)
         changes, vacancies = {}, []
         for service_id in services or sorted(each.id for each in self.tables.services()):
             decision = reconcile.decide(snapshot, self.fleet, service_id)

@@ -39,6 +39,10 @@ COMMANDS = {
     "nodes": ("homeport.cli.nodes:nodes", "List the machines."),
     "plan": ("homeport.cli.apply:plan", "Show what apply would do."),
     "ps": ("homeport.cli.tasks:ps", "List the tasks."),
+    "rebalance": (
+        "homeport.cli.rebalance:rebalance",
+        "Find better nodes for tasks, and move them.",
+    ),
     "restore": ("homeport.cli.store:restore", "Put a backup into an empty store."),
     "rm": ("homeport.cli.change:remove", "Remove a stack or some of its services."),
     "scale": ("homeport.cli.change:scale", "Change how many replicas services have."),

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from homeport.cli import options, output
-from homeport.cli.cluster import strategy_of
+from homeport.cli.cluster import rebalancing_of, strategy_of
 from homeport.v1 import control_pb2, types_pb2
 
 _HELD_WORDS = "look at them with `homeport ps`, then say it yourself: rm, scale or apply"
@@ -53,6 +53,7 @@ def lines(answer: Any, now_ms: int) -> Iterator[tuple[str, str]]:
     if counts or not answer.observed_unknown_since_ms:
         yield "nodes", ", ".join(counts) or "<none>"
     yield "placement", strategy_of(answer.cluster)
+    yield "rebalance", rebalancing_of(answer.cluster)
     if answer.lost_nodes:
         yield "lost", f"{', '.join(answer.lost_nodes)}: by your word; void when they come back"
     if answer.HasField("brake"):

@@ -108,6 +108,9 @@ class Rpcs(ABC, Generic[Many]):
     update_cluster: _Unary[control_pb2.UpdateClusterRequest, control_pb2.UpdateClusterResponse] = (
         _Unary("UpdateCluster", control_pb2.UpdateClusterResponse)
     )
+    rebalance: _Unary[control_pb2.RebalanceRequest, control_pb2.RebalanceResponse] = _Unary(
+        "Rebalance", control_pb2.RebalanceResponse
+    )
 
     def __init__(self, asking: Asking) -> None:
         """`asking` knows whom to ask."""

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from homeport import codec
-from homeport.model import Availability, NodeState, Overcommit, Taint
+from homeport.model import Availability, NodeState, Overcommit, Rebalancing, Taint
 from homeport.spec import Strategy, pairs
 from homeport.v1 import control_pb2
 from scheduler.api import losing, placing, unknowns, validation, wishes
@@ -22,6 +22,8 @@ from scheduler.api.requests import Decision
 from scheduler.cluster.changes import Put
 from scheduler.store import renewal
 from scheduler.store.authority import Authority
+
+MOVES_PER_HOUR_MAX = 60
 
 ContainersRequest = control_pb2.AdoptContainersRequest | control_pb2.ForgetContainersRequest
 
@@ -58,13 +60,20 @@ class Operating(Answering):
             strategy = Strategy(request.strategy) if request.strategy else None
         except ValueError:
             raise Invalid([("strategy", "SPREAD or BINPACK")]) from None
+        try:
+            rebalancing = Rebalancing(request.rebalancing) if request.rebalancing else None
+        except ValueError:
+            raise Invalid([("rebalancing", "MANUAL or AUTOMATIC")]) from None
+        moves_per_hour = request.moves_per_hour if request.HasField("moves_per_hour") else None
+        if moves_per_hour is not None and not 1 <= moves_per_hour <= MOVES_PER_HOUR_MAX:
+            raise Invalid([("moves_per_hour", f"between 1 and {MOVES_PER_HOUR_MAX}")])
 
         def decide() -> Decision[control_pb2.UpdateClusterResponse]:
             view = authority.mirror.tables
             if view.cluster is None:
                 raise Unwell("there is no cluster in the store: restore a backup")
-            changes = wishes.cluster(view, view.cluster, strategy)
-            after = replace(view.cluster, strategy=strategy or view.cluster.strategy)
+            changes = wishes.cluster(view, view.cluster, strategy, rebalancing, moves_per_hour)
+            after = authority.snapshot().over(list(changes)).stored.cluster or view.cluster
             response = control_pb2.UpdateClusterResponse(cluster=codec.to_message(after))
             return Decision(response, heads=tuple(changes))
 

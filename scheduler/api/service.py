@@ -12,10 +12,11 @@ from __future__ import annotations
 from scheduler.api.listing import Listing
 from scheduler.api.mutating import Mutating
 from scheduler.api.operating import Operating
+from scheduler.api.rebalancing import Rebalancing
 from scheduler.api.receiving import Receiving
 from scheduler.api.streaming import Streaming
 from scheduler.api.wondering import Wondering
 
 
-class ControlService(Mutating, Operating, Wondering, Listing, Streaming, Receiving):
+class ControlService(Mutating, Operating, Rebalancing, Wondering, Listing, Streaming, Receiving):
     """homeport.v1.Control."""

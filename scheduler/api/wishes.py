@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
-from homeport.model import Availability, Cluster, Node, Overcommit, Taint, Task
+from homeport.model import Availability, Cluster, Node, Overcommit, Rebalancing, Taint, Task
 from homeport.spec import Pairs, Strategy, pairs
 from scheduler.cluster import keys, numbering
 from scheduler.cluster.changes import Change, Delete, Put
@@ -55,9 +55,20 @@ def node(view: View, old: Node, wish: NodeWish) -> list[Change]:
     return [] if new == old else [Put(new, view.version(keys.node(old.id)), "the operator's wish")]
 
 
-def cluster(view: View, old: Cluster, strategy: Strategy | None) -> list[Change]:
-    """Change what holds for all services that do not say otherwise."""
-    new = old if strategy is None else replace(old, strategy=strategy)
+def cluster(
+    view: View,
+    old: Cluster,
+    strategy: Strategy | None,
+    rebalancing: Rebalancing | None = None,
+    moves_per_hour: int | None = None,
+) -> list[Change]:
+    """Change what holds for the whole cluster; what is None stays as it is."""
+    new = replace(
+        old,
+        strategy=old.strategy if strategy is None else strategy,
+        rebalancing=old.rebalancing if rebalancing is None else rebalancing,
+        moves_per_hour=_or(moves_per_hour, old.moves_per_hour),
+    )
     return [] if new == old else [Put(new, view.version(keys.CLUSTER), "the operator's wish")]
 
 

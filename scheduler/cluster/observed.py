@@ -4,8 +4,8 @@ Agents tell it again at the start of every session, so a new leader knows the cl
 within one reconnect. Until a node has reported in this epoch, its tasks are *unknown*,
 and unknown is not stopped: no decision that ends, replaces or counts tasks may rest on
 the absence of a status here. `dispatch` is the one writer of statuses and liveness,
-`controller` the one writer of waiting slots, of the brake, of moves that are being written,
-and of what rollouts have seen running.
+`controller` the one writer of waiting slots, of the brake, of moves that are being written
+or have begun, and of what rollouts have seen running.
 """
 
 from __future__ import annotations
@@ -153,6 +153,8 @@ class Observed:
         # Tasks from which a move is being written, or one whose fate is not known: node ->
         # task -> key of the successor's record. Their node's lease is not renewed meanwhile.
         self.revoking: dict[NodeId, dict[TaskId, str]] = {}
+        # Tasks that are to be moved (`Task.move`) and whose turn has come.
+        self.begun: dict[TaskId, None] = {}
         self.brake: Brake | None = None
         self.doubt: Doubt | None = None
         self.sequence = 0  # of observed changes, for watches

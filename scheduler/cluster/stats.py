@@ -18,6 +18,11 @@ UNSCHEDULABLE = "unschedulable"  # no node takes it now
 ERROR = "error"  # decided, but not written; or not even decided
 RESULTS = (PLACED, UNSCHEDULABLE, ERROR)
 
+SILENT = "silent"  # its node is suspected, down or lost
+REBALANCE = "rebalance"  # an operator had it moved to a better node
+AUTOMATIC = "automatic"  # the scheduler had
+MOVES = (SILENT, REBALANCE, AUTOMATIC)
+
 
 class Durations:
     """A histogram of seconds."""
@@ -44,5 +49,6 @@ class Stats:
     def __init__(self) -> None:
         """Nothing happened yet."""
         self.attempts: Counter[str] = Counter(dict.fromkeys(RESULTS, 0))
+        self.moves: Counter[str] = Counter(dict.fromkeys(MOVES, 0))  # that were begun
         self.scheduling = Durations()
         self.reconciling = Durations()

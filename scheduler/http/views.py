@@ -103,6 +103,15 @@ def families(
                     is_counter=True,
                 )
             )
+            found.append(
+                Family(
+                    name="homeport_moves",
+                    help="Moves to other nodes that were begun, by why.",
+                    labels=("cause",),
+                    samples=tuple(((name,), n) for name, n in standing.stats.moves.items()),
+                    is_counter=True,
+                )
+            )
         brake = snapshot.observed.brake
         found.append(
             Family(

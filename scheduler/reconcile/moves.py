@@ -13,9 +13,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from homeport.lifecycle import TERMINAL, TaskState
-from homeport.model import Health, NodeId, NodeState, ServiceId, TaskId
+from homeport.model import Cause, Health, NodeId, NodeState, ServiceId, TaskId
 from scheduler.cluster.observed import Brake
 from scheduler.cluster.snapshot import Snapshot
+from scheduler.cluster.stats import AUTOMATIC, REBALANCE, SILENT
 from scheduler.reconcile import brake as brakes
 from scheduler.reconcile.slots import Vacancy, name
 
@@ -123,6 +124,16 @@ class Moves:
             if task is None or task.outcome is not None or has_started(snapshot, task_id):
                 del self._starting[task_id]
         return len(self._starting)
+
+
+def cause_of(snapshot: Snapshot, vacancy: Vacancy) -> str:
+    """Why a vacancy is a move, as `stats.MOVES` has it; empty: it is none."""
+    if vacancy.move is not None:
+        return AUTOMATIC if vacancy.move is Cause.RECONCILER else REBALANCE
+    is_silent = vacancy.leaves is not None and (
+        snapshot.observed.node(vacancy.leaves).state is not NodeState.READY
+    )
+    return SILENT if is_silent else ""
 
 
 def held_by_brake(snapshot: Snapshot, vacancy: Vacancy, node: NodeId) -> tuple[str, float]:

@@ -102,6 +102,8 @@ def settle(snapshot: Snapshot, slots: Mapping[int, Slot]) -> Settled:
         tasks = slots[number].wanted
         if len(tasks) < 2:
             continue
+        if tasks[0].move is not None and not tasks[0].needs_lease:
+            continue  # it is moved: `relocating` sees to both
         surplus = _surplus(snapshot, tasks[0], tasks[-1])
         if isinstance(surplus, tuple):
             settled.changes += replicas.remove(snapshot, [surplus[0]], Cause.RECONCILER, surplus[1])

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from sys import intern
 
-from homeport.model import NodeId, ServiceId, Task
+from homeport.model import Cause, NodeId, ServiceId, Task
 from scheduler.cluster.changes import ABSENT, Change, Put
 from scheduler.cluster.observed import Refusal, Waiting
 from scheduler.cluster.snapshot import Snapshot
@@ -188,6 +188,7 @@ def _create(snapshot: Snapshot, vacancy: Vacancy, placed: Placed) -> list[Change
         exclusive=needs.is_exclusive(spec.spec, placed.ask.needs, service),
         created_ms=snapshot.now_ms,
         failures=vacancy.failures,
+        moved_ms=snapshot.now_ms if vacancy.move is Cause.RECONCILER else 0,
     )
     changes: list[Change] = [
         change

@@ -24,6 +24,7 @@ from scheduler.reconcile import (
     nodes,
     outcomes,
     reaper,
+    relocating,
     replicas,
     restarts,
     rollouts,
@@ -108,10 +109,14 @@ def _running(
     said.append(settled.changes)
     decision.wake(settled.wake_at)
     said.append(_drained(snapshot, fleet, service, wanted, decision))
-    progress = rollouts.decide(snapshot, service, spec, wanted)
-    said.append(progress.changes)
-    decision.running, decision.proven = progress.running, progress.proven
-    decision.wake(progress.wake_at)
+    for progress in (
+        relocating.decide(snapshot, fleet, service, spec, wanted),
+        rollouts.decide(snapshot, service, spec, wanted),
+    ):
+        said.append(progress.changes)
+        decision.running |= progress.running
+        decision.proven += progress.proven
+        decision.wake(progress.wake_at)
     said.append(volumes.decide(snapshot, service))
     vacancies = _vacancies(snapshot, fleet, service, spec, wanted, eligible, decision)
     decision.vacancies = _blocked(snapshot, service, spec, wanted, vacancies, decision)
@@ -147,6 +152,8 @@ def _vacancies(
             else scheduling.data_node(snapshot, fleet, service.id, generation, slot.last)
         )
         live = [*slot.wanted, *slot.stopping]
+        to = relocating.target(snapshot, fleet, service, slot)
+        moved = next((task.move for task in slot.tasks[::-1] if task.move), None) if to else None
         found.append(
             Vacancy(
                 service=service.id,
@@ -156,11 +163,12 @@ def _vacancies(
                 reason=verdict.reason,
                 failures=verdict.failures,
                 not_before=verdict.not_before,
-                only=only,
+                only=only or to,
                 excluded=excluded[generation],
                 blocked="" if node is not None or live else nodes.awaits_node(snapshot, slot),
-                leaves=live[-1].node if live else None,
+                leaves=live[-1].node if live and to is None else None,
                 needs_lease=any(task.needs_lease for task in live),
+                move=moved.cause if moved is not None else None,
             )
         )
     return found
@@ -171,6 +179,9 @@ def _verdict(
 ) -> restarts.Verdict | None:
     if slot.wanted or slot.stopping:
         why = nodes.awaits_successor(snapshot, service, slot)
+        moving = relocating.awaits_successor(snapshot, slot)
+        if not why and moving is not None and moving.move is not None:
+            why = f"it moves from node {slots_of.name(snapshot, moving.node)}: {moving.move.reason}"
         if not why:
             return None
         failures = slot.last.failures if slot.last is not None else 0

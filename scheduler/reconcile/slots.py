@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from homeport.lifecycle import Desired
-from homeport.model import NodeId, Service, ServiceId, Task
+from homeport.model import Cause, NodeId, Service, ServiceId, Task
 from scheduler.cluster.snapshot import Snapshot
 
 
@@ -65,6 +65,7 @@ class Vacancy:
     excluded: tuple[NodeId, ...] = ()
     leaves: NodeId | None = None  # the silent node of the task that it is to stand in for
     needs_lease: bool = False  # that task does: an exclusive one moves
+    move: Cause | None = None  # who wants it filled on a better node; None: it is no such move
 
 
 def of_service(snapshot: Snapshot, service: ServiceId) -> dict[int, Slot]:

@@ -149,6 +149,10 @@ def _of_task(
         reason = task.outcome.state.name.capitalize()
     elif task.desired is not old.desired and old.outcome is None:
         reason = "Removing" if task.desired is Desired.REMOVED else "Stopping"
+    elif task.move is not None and old.move is None:
+        reason = "Moving"
+    elif task.move is None and old.move is not None and old.outcome is None:
+        reason = "MoveDropped"
     else:
         return None
     return Event(

@@ -62,6 +62,20 @@ class Images:
 
         return await self._run(look)
 
+    async def sizes(self, image_ids: Collection[str]) -> dict[str, int]:
+        """The bytes of those whose archives are here and whole; other names are passed over."""
+
+        def look() -> dict[str, int]:
+            found: dict[str, int] = {}
+            for image_id in image_ids:
+                if _IMAGE_ID.fullmatch(image_id):
+                    archive = self._whole(image_id.removeprefix("sha256:"))
+                    if archive is not None:
+                        found[image_id] = archive.total_bytes
+            return found
+
+        return await self._run(look)
+
     async def received_bytes(self, image_id: str) -> int:
         """How much of an unfinished archive is here. Raises ImageError."""
         part = self._part(_name(image_id))

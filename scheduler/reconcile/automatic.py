@@ -1,0 +1,97 @@
+"""Rebalancing that nobody asked for each time: after a node came or came back, within limits.
+
+Only where the cluster's record says so, of replicas alone, so many an hour, and never what was
+moved so within the last hour. It waits until the node has been there for a moment, and while
+anything else is going on: silence, the brake, a rollout, earlier moves. Nothing is looked at in a
+cluster in which no node came. A newcomer's mistake: a count that ends with the leader. When a
+task was moved is in its record, and a new leader reads it there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from homeport.model import Cause, NodeState, Rebalancing, RolloutState, Task
+from scheduler.cluster.changes import Change
+from scheduler.cluster.snapshot import Snapshot
+from scheduler.placement.fleet import Fleet
+from scheduler.reconcile import rebalancing
+from scheduler.reconcile.movable import Wish
+
+SETTLE_SECONDS = 10.0
+"""A node that came has been there for so long before tasks are moved to it."""
+AGAIN_SECONDS = 10.0
+"""How soon it is asked again whether whatever was going on has come to an end."""
+HOUR_SECONDS = 3600.0
+
+
+class Automatic:
+    """Keeps count for one term of leadership. Owned by the controller."""
+
+    def __init__(self, began: float) -> None:
+        """`began`: when the leader began, in boot time."""
+        self._began = began
+        self._moved: list[float] = []  # boot times, the oldest first
+        self.due_at = 0.0
+        """The boot time at which to look for moves; 0: when a node comes."""
+
+    def remember(self, task: Task, now: float, now_ms: int) -> None:
+        """An earlier leader may have moved this task."""
+        asked = task.move is not None and task.move.cause is Cause.RECONCILER
+        ago = 0.0 if asked else (now_ms - task.moved_ms) / 1000
+        if (task.moved_ms or asked) and 0 <= ago < HOUR_SECONDS:
+            self._moved.append(now - ago)
+            self._moved.sort()
+
+    def noticed(self, now: float) -> None:
+        """A node came, or came back, or may take tasks again."""
+        self.due_at = now + SETTLE_SECONDS
+
+    def decide(
+        self,
+        snapshot: Snapshot,
+        fleet: Callable[[], Fleet],
+        *,
+        is_moving: bool,
+        lease_seconds: float,
+    ) -> list[Change]:
+        """The moves to begin now, if it is time. `fleet` makes the copy to plan on."""
+        now = snapshot.now
+        if not self.due_at or now < self.due_at:
+            return []
+        self.due_at = 0.0
+        cluster = snapshot.stored.cluster
+        if cluster is None or cluster.rebalancing is not Rebalancing.AUTOMATIC:
+            return []
+        if now < self._began + lease_seconds:
+            self.due_at = self._began + lease_seconds
+            return []
+        if is_moving or objection(snapshot):
+            self.due_at = now + AGAIN_SECONDS
+            return []
+        self._moved = [when for when in self._moved if when > now - HOUR_SECONDS]
+        left = cluster.moves_per_hour - len(self._moved)
+        if left <= 0:
+            self.due_at = self._moved[0] + HOUR_SECONDS if self._moved else 0.0
+            return []
+        wish = Wish(by=Cause.RECONCILER, moves_max=left)
+        found = rebalancing.plan(snapshot, fleet(), wish)
+        self._moved += [now] * len(found.moves)
+        if found.is_cut:
+            self.due_at = self._moved[0] + HOUR_SECONDS
+        return rebalancing.marks(snapshot, found.moves, wish)
+
+
+def objection(snapshot: Snapshot) -> str:
+    """Why the scheduler begins no moves by itself now; empty: it may."""
+    if snapshot.observed.brake is not None:
+        return "the brake is on"
+    for node in snapshot.stored.nodes():
+        state = snapshot.observed.node(node.id).state
+        if state in (NodeState.SUSPECT, NodeState.UNKNOWN) and not node.lost_ms:
+            return f"node {node.name} is silent"
+    for service in snapshot.stored.services():
+        rollout = snapshot.stored.rollout(service.id)
+        if rollout is not None and rollout.state is RolloutState.UPDATING:
+            return f"service {service.stack}/{service.name} is being rolled out"
+    return ""
