@@ -233,9 +233,9 @@ class Controller:
             case "nodes":
                 self._mark_node(NodeId(rest))
                 if _takes_tasks(change.new) and not _takes_tasks(change.old):
-                    self._automatic.noticed(self._clock.boottime())
+                    self._noticed()
             case "cluster":
-                self._automatic.noticed(self._clock.boottime())
+                self._noticed()
             case "volumes" if change.new is None:
                 for service in self._room.everybody():
                     self._agenda.add(service)
@@ -269,6 +269,10 @@ class Controller:
             self._agenda.add(service)
         self._roomier[node] = None
 
+    def _noticed(self) -> None:
+        """Tasks may be better placed now than they are."""
+        self._automatic.noticed(self._mirror.tables.cluster, self._clock.boottime())
+
     def _take_dirt(self) -> None:
         """Turn what dispatch has marked, and room that was freed, into services to look at."""
         # What was freed is known from the records themselves, node by node, so `capacity`,
@@ -291,7 +295,7 @@ class Controller:
                 continue
             self._node_states[node] = state
             if state[0] is NodeState.READY and (before is None or before[0] != state[0]):
-                self._automatic.noticed(now)
+                self._noticed()
             if isinstance(record := self._mirror.tables.node(node), Node):
                 ready = state[0] is NodeState.READY
                 self._fleet.node_changed(record, ready=ready, unfit=state[2], unfenced=state[3])

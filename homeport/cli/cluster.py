@@ -53,9 +53,9 @@ def update(
 
 
 def rebalancing_of(message: types_pb2.Cluster) -> str:
-    """When tasks are moved to better nodes, in words."""
+    """How tasks are moved to better nodes without being told, in words; empty: they are not."""
     if message.rebalancing != types_pb2.REBALANCING_AUTOMATIC:
-        return "when you say so: homeport rebalance"
+        return ""
     return f"by itself when a node comes, at most {message.moves_per_hour} moves an hour"
 
 

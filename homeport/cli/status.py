@@ -53,7 +53,8 @@ def lines(answer: Any, now_ms: int) -> Iterator[tuple[str, str]]:
     if counts or not answer.observed_unknown_since_ms:
         yield "nodes", ", ".join(counts) or "<none>"
     yield "placement", strategy_of(answer.cluster)
-    yield "rebalance", rebalancing_of(answer.cluster)
+    if words := rebalancing_of(answer.cluster):
+        yield "rebalance", words
     if answer.lost_nodes:
         yield "lost", f"{', '.join(answer.lost_nodes)}: by your word; void when they come back"
     if answer.HasField("brake"):

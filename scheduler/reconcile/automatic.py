@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from homeport.model import Cause, NodeState, Rebalancing, RolloutState, Task
+from homeport.model import Cause, Cluster, NodeState, Rebalancing, RolloutState, Task
 from scheduler.cluster.changes import Change
 from scheduler.cluster.snapshot import Snapshot
 from scheduler.placement.fleet import Fleet
@@ -43,9 +43,10 @@ class Automatic:
             self._moved.append(now - ago)
             self._moved.sort()
 
-    def noticed(self, now: float) -> None:
-        """A node came, or came back, or may take tasks again."""
-        self.due_at = now + SETTLE_SECONDS
+    def noticed(self, cluster: Cluster | None, now: float) -> None:
+        """A node came, or came back, or may take tasks again; or the cluster's record changed."""
+        if is_wanted(cluster):
+            self.due_at = now + SETTLE_SECONDS
 
     def decide(
         self,
@@ -61,7 +62,7 @@ class Automatic:
             return []
         self.due_at = 0.0
         cluster = snapshot.stored.cluster
-        if cluster is None or cluster.rebalancing is not Rebalancing.AUTOMATIC:
+        if cluster is None or not is_wanted(cluster):
             return []
         if now < self._began + lease_seconds:
             self.due_at = self._began + lease_seconds
@@ -80,6 +81,11 @@ class Automatic:
         if found.is_cut:
             self.due_at = self._moved[0] + HOUR_SECONDS
         return rebalancing.marks(snapshot, found.moves, wish)
+
+
+def is_wanted(cluster: Cluster | None) -> bool:
+    """Whether the scheduler may begin moves by itself."""
+    return cluster is not None and cluster.rebalancing is Rebalancing.AUTOMATIC
 
 
 def objection(snapshot: Snapshot) -> str:

@@ -45,11 +45,11 @@ class Turns:
 
     def changed(self, task: TaskId, new: keys.Stored | None) -> None:
         """A task's record is this now (None: it is gone)."""
-        if isinstance(new, Task) and new.move is not None and new.outcome is None:
+        if isinstance(new, Task) and _is_under_way(new):
             self._marked.setdefault(task)
-            return
-        self._marked.pop(task, None)
-        self._observed.begun.pop(task, None)
+        else:
+            self._marked.pop(task, None)
+            self._observed.begun.pop(task, None)
 
     def begin(self, snapshot: Snapshot, fleet: Fleet, lease_seconds: float) -> Begun:
         """Let those begin whose turn has come."""
@@ -81,6 +81,12 @@ class Turns:
             result.services.append(task.service)
             under_way += 1
         return result
+
+
+def _is_under_way(task: Task) -> bool:
+    """Whether a move is still to be made; of a task that has been replaced nobody waits for the
+    end."""
+    return task.move is not None and task.outcome is None and task.desired is not Desired.REMOVED
 
 
 def _has_begun(snapshot: Snapshot, task: Task) -> bool:
