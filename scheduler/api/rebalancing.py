@@ -8,11 +8,12 @@ is marked, all in the commit that also remembers the answer; the controller does
 
 from __future__ import annotations
 
-from homeport.model import NodeState
+from homeport.model import NodeState, Task
 from homeport.v1 import control_pb2
 from scheduler.api.answering import Answering, once, stack_named
 from scheduler.api.errors import Invalid, NotNow
 from scheduler.api.requests import Decision
+from scheduler.cluster.changes import Change, Put
 from scheduler.cluster.snapshot import Snapshot
 from scheduler.placement.fleet import Fleet
 from scheduler.reconcile import rebalancing
@@ -41,7 +42,7 @@ class Rebalancing(Answering):
         most = min(request.moves_max or MOVES_MAX, MOVES_MAX, authority.committer.changes_max - 1)
         wish = Wish(moves_max=most, stack=request.stack, with_exclusive=request.with_exclusive)
 
-        begun: list[Proposed] = []  # by this call: of an answer that is remembered nothing is
+        begun: list[Change] = []  # by this call: of an answer that is remembered nothing is
 
         def decide() -> Decision[control_pb2.RebalanceResponse]:
             snapshot = authority.snapshot()
@@ -67,13 +68,15 @@ class Rebalancing(Answering):
             )
             if request.validate_only:
                 return Decision(response)
-            begun[:] = plan.moves
-            return Decision(response, heads=tuple(rebalancing.marks(snapshot, plan.moves, wish)))
+            begun[:] = rebalancing.marks(snapshot, plan.moves, wish)
+            return Decision(response, heads=tuple(begun))
 
         answer = await once(authority, request, control_pb2.RebalanceResponse, decide)
         for each in begun:
-            from_node = name(authority.snapshot(), each.task.node)
-            authority.tell("task", each.task.id, "Moving", each.reason, node=from_node)
+            task = each.value if isinstance(each, Put) else None
+            if isinstance(task, Task):
+                node = name(authority.snapshot(), task.node)
+                authority.tell("task", task.id, "Moving", each.reason, node=node)
         return answer
 
 

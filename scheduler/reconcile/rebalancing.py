@@ -117,7 +117,8 @@ def marks(snapshot: Snapshot, moves: Iterable[Proposed], wish: Wish) -> list[Cha
     for each in moves:
         move = Move(node=each.node, n=each.n, cause=wish.by, reason=each.reason)
         version = snapshot.stored.version(keys.task(each.task.id))
-        changes.append(Put(replace(each.task, move=move), version, each.reason))
+        reason = f"it is to move to node {name(snapshot, each.node)}: {each.reason}"
+        changes.append(Put(replace(each.task, move=move), version, reason))
     return changes
 
 

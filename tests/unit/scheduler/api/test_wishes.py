@@ -8,6 +8,7 @@ from homeport.model import (
     Node,
     NodeId,
     Overcommit,
+    Rebalancing,
     Service,
     ServiceId,
     Taint,
@@ -85,6 +86,18 @@ def test_the_strategy_of_the_cluster():
     assert (change.value, change.expect) == (replace(cluster, strategy=Strategy.BINPACK), 5)
     assert wishes.cluster(tables, cluster, None) == []
     assert wishes.cluster(tables, cluster, Strategy.SPREAD) == []
+
+
+def test_who_begins_moves_and_how_many_is_said_apart():
+    tables = Tables()
+    cluster = Cluster(id="c", strategy=Strategy.BINPACK)
+    tables.put(cluster, 5)
+    automatic = Rebalancing.AUTOMATIC
+    (change,) = wishes.cluster(tables, cluster, None, automatic)
+    assert change.value == replace(cluster, rebalancing=automatic)
+    (change,) = wishes.cluster(tables, cluster, None, None, 9)
+    assert change.value == replace(cluster, moves_per_hour=9)
+    assert wishes.cluster(tables, cluster, None, Rebalancing.MANUAL, 4) == []
 
 
 def test_forgetting_a_node_takes_its_tasks_and_volumes_first():
