@@ -11,7 +11,16 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from homeport.lifecycle import Desired
-from homeport.model import Cause, NodeId, NodeState, RolloutState, Service, ServiceId, Task
+from homeport.model import (
+    Cause,
+    NodeId,
+    NodeState,
+    RolloutState,
+    Service,
+    ServiceId,
+    Task,
+    TaskId,
+)
 from homeport.spec import ServiceSpec
 from scheduler.cluster.observed import is_ready
 from scheduler.cluster.snapshot import Snapshot
@@ -45,6 +54,7 @@ class Movable:
         self._services: dict[ServiceId, tuple[Service, ServiceSpec] | None] = {}
         self._excluded: dict[ServiceId, tuple[NodeId, ...]] = {}
         self._nodes: dict[NodeId, list[Task]] = {}
+        self._asks: dict[TaskId, Ask | None] = {}
 
     def on(self, node: NodeId) -> list[Task]:
         """The node's tasks that may be moved, by id."""
@@ -64,6 +74,11 @@ class Movable:
 
     def ask(self, task: Task) -> Ask | None:
         """Its slot's next task, to be placed anywhere."""
+        if task.id not in self._asks:
+            self._asks[task.id] = self._ask(task)
+        return self._asks[task.id]
+
+    def _ask(self, task: Task) -> Ask | None:
         known = self._service(task.service)
         if known is None:
             return None

@@ -170,6 +170,8 @@ def _why(
             )
         if task.pinned and (why := nodes.must_leave(snapshot, task)):
             return f"it stays, though {why}: its data is there, and a pinned task does not move"
+        if task.move is not None:
+            return f"it is to move to node {name(snapshot, task.move.node)}: {task.move.reason}"
         if waiting is not None:
             return waiting.reason  # a successor of it has to wait
         if why := nodes.waits_for_its_node(snapshot, task):

@@ -141,6 +141,12 @@ class _Option:
         """The lowest is made first."""
         return (*_rank(self.gain, self.price), self.task.service, self.task.slot)
 
+    def is_about_as_good_as(self, other: _Option) -> bool:
+        """Whether it need not be compared any closer: of many equal tasks one is taken at once."""
+        later, worth = _rank(self.gain, self.price)
+        other_later, other_worth = _rank(other.gain, other.price)
+        return later <= other_later and worth * 8 <= other_worth * 7  # both are below 0
+
 
 class _Search:
     """Moves made on a copy of the fleet, one after the other."""
@@ -187,9 +193,12 @@ class _Search:
             if option.moment != self._moment:
                 # Others have moved since: it may be worth less, and must not be taken for more.
                 again = self._judge(option.task)
-                if again is not None:
+                if again is None:
+                    continue
+                if heap and not again.is_about_as_good_as(heap[0][2]):
                     heapq.heappush(heap, (again.rank, number, again))
-                continue
+                    continue
+                option = again
             place = (option.task.service, option.task.slot)
             if place not in self.moves and len(self.moves) >= self._most:
                 self.is_cut = True

@@ -52,7 +52,7 @@ def decide(
             progress.changes += _handed_over(snapshot, spec, old, new, progress)
         elif why := _objection(snapshot, fleet, service, slot, old):
             progress.changes.append(_drop(snapshot, old, why))
-        elif old.needs_lease and is_begun(snapshot, old):
+        elif old.needs_lease and is_begun(snapshot, old) and _is_ready(snapshot, old.node):
             progress.changes.append(_stop(snapshot, old))
     return progress
 
