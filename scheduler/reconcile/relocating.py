@@ -155,8 +155,10 @@ def _handed_over(
 
 def _failure(snapshot: Snapshot, new: Task, progress: Progress) -> str:
     """Why a successor is given up, as a clause; empty: it is not."""
-    if not _is_ready(snapshot, new.node):
+    if snapshot.observed.node(new.node).state in (NodeState.SUSPECT, NodeState.DOWN):
         return f"node {name(snapshot, new.node)} is silent"
+    if not _is_ready(snapshot, new.node):
+        return ""  # this leader has not heard of it yet
     if why := proofs.trouble(snapshot, new):
         return why
     status = snapshot.observed.status(new.id)

@@ -38,6 +38,7 @@ class Turns:
         self._observed = observed
         self._began = began
         self._marked: dict[TaskId, None] = {}
+        self._leaving: dict[TaskId, NodeId] = {}
 
     def __bool__(self) -> bool:
         """Whether anything is to be moved."""
@@ -45,11 +46,15 @@ class Turns:
 
     def changed(self, task: TaskId, new: keys.Stored | None) -> None:
         """A task's record is this now (None: it is gone)."""
-        if isinstance(new, Task) and _is_under_way(new):
-            self._marked.setdefault(task)
-        else:
-            self._marked.pop(task, None)
-            self._observed.begun.pop(task, None)
+        self._leaving.pop(task, None)
+        if isinstance(new, Task) and new.move is not None and new.outcome is None:
+            if new.desired is not Desired.REMOVED:
+                self._marked.setdefault(task)
+                return
+            # Of one that has been replaced nobody waits for the end, but for the room it takes.
+            self._leaving[task] = new.node
+        self._marked.pop(task, None)
+        self._observed.begun.pop(task, None)
 
     def begin(self, snapshot: Snapshot, fleet: Fleet, lease_seconds: float) -> Begun:
         """Let those begin whose turn has come."""
@@ -70,23 +75,18 @@ class Turns:
                 under_way += 1
             else:
                 waiting.append(task)
+        room_comes = any(_is_ready(snapshot, node) for node in self._leaving.values())
         for task in waiting:
             if under_way >= AT_ONCE_MAX:
                 break
-            if not _is_ready(snapshot, task.node):
+            if not _is_ready(snapshot, task.node) or not _is_known(snapshot, task):
                 continue
-            if under_way and relocating.refusal(snapshot, fleet, task):
+            if (under_way or room_comes) and relocating.refusal(snapshot, fleet, task):
                 continue
             self._observed.begun[task.id] = None
             result.services.append(task.service)
             under_way += 1
         return result
-
-
-def _is_under_way(task: Task) -> bool:
-    """Whether a move is still to be made; of a task that has been replaced nobody waits for the
-    end."""
-    return task.move is not None and task.outcome is None and task.desired is not Desired.REMOVED
 
 
 def _has_begun(snapshot: Snapshot, task: Task) -> bool:
@@ -96,6 +96,12 @@ def _has_begun(snapshot: Snapshot, task: Task) -> bool:
         return True
     later = snapshot.stored.tasks_of_slot(task.service, task.slot)
     return any(each.n == task.move.n for each in later)
+
+
+def _is_known(snapshot: Snapshot, task: Task) -> bool:
+    """Whether this leader knows how the node is that the task is to move to."""
+    assert task.move is not None, "only marked tasks are asked about"
+    return snapshot.observed.node(task.move.node).state is not NodeState.UNKNOWN
 
 
 def _is_ready(snapshot: Snapshot, node: NodeId) -> bool:

@@ -236,7 +236,56 @@ def test_a_new_leader_goes_on_with_what_has_begun():
     assert len(home.observed.begun) == AT_ONCE_MAX
 
 
-def test_a_move_whose_place_is_taken_waits_for_one_that_frees_it():
+def test_a_new_leader_gives_up_nothing_before_it_has_heard_of_the_nodes():
+    home = moving()
+    home.observed.statuses.clear()
+    home.observed.begun.clear()
+    for node in ("node-a", "node-b"):
+        home.set_state(node, NodeState.UNKNOWN, reported=False)
+    home.rest()
+    assert home.where() == ["a", "b"]
+    assert home.task(1).move is not None
+    for node in ("node-a", "node-b"):
+        home.set_state(node, NodeState.READY)
+    home.new().watched()
+    assert home.where() == ["b"]
+
+
+def test_a_move_to_a_node_of_which_nothing_was_heard_yet_waits():
+    home = Home()
+    home.set_state("node-b", NodeState.UNKNOWN, reported=False)
+    home.move()
+    home.rest()
+    assert home.where() == ["a"]
+    assert home.task(1).move is not None
+    home.set_state("node-b", NodeState.READY)
+    home.rest()
+    assert home.where() == ["a", "b"]
+
+
+def test_a_task_that_ends_before_its_move_began_starts_again_on_the_better_node():
+    home = Home()
+    home.observed.brake = Brake(since=0, since_ms=0, silent=(), counted=(), cause="2 of 3")
+    home.move(to="c")
+    home.report(f"{home.service}/1/1", TaskState.REMOVED)
+    home.rest()
+    home.pass_time(10)
+    home.rest()
+    assert home.where() == ["c"]
+
+
+def test_a_node_that_is_drained_meanwhile_gives_its_task_to_the_node_that_was_planned():
+    home = Home()
+    home.observed.brake = Brake(since=0, since_ms=0, silent=(), counted=(), cause="2 of 3")
+    home.move(to="c")
+    home.set_availability("node-a", Availability.DRAIN)
+    home.rest()
+    home.run_all()
+    home.rest()
+    assert home.where() == ["c"]
+
+
+def test_two_tasks_that_would_change_places_both_stay():
     home = Home(replicas=1)
     home.set_availability("node-c", Availability.PAUSE)
     other = home.apply(spec("db", memory=7 << 30), replicas=1)
@@ -247,10 +296,27 @@ def test_a_move_whose_place_is_taken_waits_for_one_that_frees_it():
     second = Task(service=wants, slot=1, n=1, node="node-a", generation=1)
     home.put(replace(second, move=Move(node="node-b", n=2, reason="node b has more room")))
     home.report(second.id, TaskState.RUNNING)
-    # Neither fits while the other is there: the first is dropped, for want of room.
+    # Neither fits while the other is there.
     home.rest()
     assert home.tables.task(task.id).move is None
     assert home.tables.task(second.id).move is None
+
+
+def test_a_move_whose_place_is_taken_waits_for_one_that_frees_it():
+    home = Home()
+    free = home.apply(spec("db", memory=5 << 30), replicas=1)
+    needs = home.apply(spec("cache", memory=5 << 30), replicas=1)
+    for service, here, to in ((free, "b", "c"), (needs, "a", "b")):
+        task = Task(service=service, slot=1, n=1, node=f"node-{here}", generation=1)
+        home.put(replace(task, move=Move(node=f"node-{to}", n=2, reason="it has more room")))
+        home.report(task.id, TaskState.RUNNING)
+    home.rest()
+    assert home.nodes_of(free) == ["b", "c"]
+    assert home.nodes_of(needs) == ["a"]
+    assert home.tables.task(f"{needs}/1/1").move is not None
+    home.settle(160)
+    assert home.nodes_of(free) == ["c"]
+    assert home.nodes_of(needs) == ["b"]
 
 
 def test_a_task_that_is_gone_is_not_waited_for():
