@@ -65,16 +65,16 @@ class Images:
     async def sizes(self, image_ids: Collection[str]) -> dict[str, int]:
         """The bytes of those whose archives are here and whole; other names are passed over."""
 
+        known = [image_id for image_id in image_ids if _IMAGE_ID.fullmatch(image_id)]
+
         def look() -> dict[str, int]:
             found: dict[str, int] = {}
-            for image_id in image_ids:
-                if _IMAGE_ID.fullmatch(image_id):
-                    archive = self._whole(image_id.removeprefix("sha256:"))
-                    if archive is not None:
-                        found[image_id] = archive.total_bytes
+            for image_id in known:
+                if (archive := self._whole(_name(image_id))) is not None:
+                    found[image_id] = archive.total_bytes
             return found
 
-        return await self._run(look)
+        return await self._run(look) if known else {}
 
     async def received_bytes(self, image_id: str) -> int:
         """How much of an unfinished archive is here. Raises ImageError."""
