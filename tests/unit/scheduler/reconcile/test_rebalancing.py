@@ -412,3 +412,19 @@ def test_every_move_is_one_that_its_node_takes_while_the_old_task_is_there(world
         if len(plan.moves) == 1:
             fleet = Fleet.from_snapshot(world.snapshot())
             assert relocating.refusal(world.snapshot(), fleet, change.value) == ""
+
+
+@settings(max_examples=max(15, CASES // 2), deadline=None)
+@given(clusters())
+def test_a_plan_that_is_marked_comes_to_an_end_with_one_task_in_each_slot(world):
+    before = broken(world)
+    slots = {(task.service, task.slot) for task in world.tables.tasks() if task.outcome is None}
+    plan = world.plan()
+    world.commit(rebalancing.marks(world.snapshot(), plan.moves, WISH))
+    world.settle(60.0 + 30 * len(plan.moves), step=10.0)
+    live = [task for task in world.tables.tasks() if task.outcome is None]
+    assert [task for task in live if task.move is not None] == []
+    assert {(task.service, task.slot) for task in live} >= slots
+    assert len({(task.service, task.slot) for task in live}) == len(live)
+    if slots == {(task.service, task.slot) for task in live}:
+        assert set(broken(world)) <= set(before)

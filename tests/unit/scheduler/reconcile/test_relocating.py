@@ -8,6 +8,7 @@ from homeport.lifecycle import Desired, TaskState
 from homeport.model import Availability, Cause, Health, Move, NodeState, Task
 from homeport.spec import UpdateConfig
 from scheduler.cluster.observed import Brake
+from scheduler.reconcile import planning
 from scheduler.reconcile.relocating import PATIENCE_SECONDS
 from scheduler.reconcile.turns import AT_ONCE_MAX, Turns
 from tests.builders import World, spec
@@ -70,6 +71,12 @@ def test_the_successor_is_there_before_the_old_task_goes():
     assert home.task(1).desired is Desired.REMOVED
     assert home.task(1).cause is Cause.OPERATOR
     assert home.task(2).moved_ms == 0
+
+
+def test_explain_says_where_a_task_is_to_go():
+    home = Home().move()
+    found = planning.explain(home.snapshot(), home.service, 1)
+    assert found.reason == "it is to move to node b: node b has more room"
 
 
 def test_a_successor_with_a_health_check_must_be_healthy():

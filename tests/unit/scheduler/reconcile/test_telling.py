@@ -1,6 +1,8 @@
 """Events speak of nodes by the names that people gave them, whatever the records say."""
 
-from homeport.model import Event, Volume
+from dataclasses import replace
+
+from homeport.model import Event, Move, NodeId, Volume
 from scheduler.cluster import keys
 from scheduler.cluster.changes import Delete, Put
 from scheduler.reconcile import telling
@@ -71,3 +73,16 @@ def test_of_many_decisions_the_log_has_a_line_for_each_service_and_reason() -> N
         telling.Line("Removed", "old", "empty"),
         telling.Line("Placed", "shop-db-1", "because 1", 2),
     ]
+
+
+def test_a_task_that_is_to_move_and_one_that_stays_after_all_are_told() -> None:
+    world, (change,) = placed()
+    still = change.value
+    marked = replace(
+        still, move=Move(node=NodeId("node-pi5"), n=2, reason="node pi5 has more room")
+    )
+    for old, new, reason in ((still, marked, "Moving"), (marked, still, "MoveDropped")):
+        event = telling.event_of(Put(new, 1, "why"), old, world.tables, 5)
+        assert event is not None
+        assert (event.reason, event.object, event.message) == (reason, still.id, "why")
+    assert telling.event_of(Put(marked, 1, "why"), marked, world.tables, 5) is None
