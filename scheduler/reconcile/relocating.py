@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from homeport.lifecycle import Desired, TaskState
-from homeport.model import NodeId, NodeState, Service, Task
+from homeport.model import Availability, NodeId, NodeState, Service, Task
 from homeport.spec import ServiceSpec
 from scheduler.cluster import keys
 from scheduler.cluster.changes import Change, Put
@@ -31,6 +31,8 @@ from scheduler.reconcile.slots import Slot, Vacancy, name, next_n
 
 PATIENCE_SECONDS = 900.0
 """A successor that does not run by then (its image may be large) is given up."""
+AGAIN_SECONDS = 0.5
+"""How soon a node that has not reported yet is looked at again."""
 
 
 def decide(
@@ -84,6 +86,21 @@ def target(snapshot: Snapshot, fleet: Fleet, service: Service, slot: Slot) -> No
         return None
     # An exclusive task was stopped for it. Where its node will not do any more, another may.
     return None if _refusal(snapshot, fleet, service, slot, last) else last.move.node
+
+
+def awaits_target(snapshot: Snapshot, slot: Slot) -> str:
+    """Why an exclusive task that was stopped for its move is not placed yet: a sentence's end, or
+    empty. A new leader hears of the nodes one by one, and the first is the wrong one.
+    """
+    last = slot.last
+    if last is None or last.move is None or not last.needs_lease:
+        return ""
+    node = snapshot.stored.node(last.move.node)
+    if node is None or node.availability is not Availability.ACTIVE:
+        return ""
+    if snapshot.observed.node(node.id).state is not NodeState.UNKNOWN:
+        return ""
+    return f"waits for node {node.name}, where it moves to, to report or to be down"
 
 
 def refusal(snapshot: Snapshot, fleet: Fleet, task: Task) -> str:

@@ -165,13 +165,22 @@ def _vacancies(
                 not_before=verdict.not_before,
                 only=only or to,
                 excluded=excluded[generation],
-                blocked="" if node is not None or live else nodes.awaits_node(snapshot, slot),
+                blocked="" if node is not None or live else _awaited(snapshot, slot, decision),
                 leaves=live[-1].node if live and to is None else None,
                 needs_lease=any(task.needs_lease for task in live),
                 move=moved.cause if moved is not None else None,
             )
         )
     return found
+
+
+def _awaited(snapshot: Snapshot, slot: Slot, decision: Decision) -> str:
+    """The node that an empty slot waits for, as a sentence's end; empty: none."""
+    if why := nodes.awaits_node(snapshot, slot):
+        return why
+    if why := relocating.awaits_target(snapshot, slot):
+        decision.wake(snapshot.now + relocating.AGAIN_SECONDS)
+    return why
 
 
 def _verdict(

@@ -182,6 +182,20 @@ def test_where_its_new_node_is_gone_meanwhile_it_starts_on_another():
     assert home.where() == ["a"] or home.where() == ["b"]
 
 
+def test_under_a_new_leader_it_waits_to_hear_of_its_new_node():
+    home = Home(exclusive=True).move(to="c")
+    home.rest()
+    home.set_state("node-c", NodeState.UNKNOWN, reported=False)
+    home.report(f"{home.service}/1/1", TaskState.SHUTDOWN)
+    home.rest()
+    assert home.where() == []
+    waiting = home.observed.waiting[home.service][1]
+    assert "waits for node c, where it moves to" in waiting.reason
+    home.set_state("node-c", NodeState.READY)
+    home.rest()
+    assert home.where() == ["c"]
+
+
 def test_two_replicas_of_a_rollout_watch_for_as_long_as_their_spec_says():
     home = moving(update=UpdateConfig(monitor_ms=60_000)).new().watched()
     assert home.where() == ["a", "b"]
