@@ -460,11 +460,13 @@ class Controller:
             self.stats.attempts[UNSCHEDULABLE] += len(result.unplaced)
         tasks = {(placed.ask.service, placed.ask.slot): placed.ask.task for placed in result.placed}
         self._moves.placed(snapshot, vacancies, tasks)
-        moves = {(each.service, each.slot): cause_of(snapshot, each) for each in vacancies}
         for placed in result.placed:
             look.placed[keys.task(placed.ask.task)] = placed
-            if cause := moves.get((placed.ask.service, placed.ask.slot)):
-                look.moves[keys.task(placed.ask.task)] = cause
+        for vacancy in vacancies:
+            if (cause := cause_of(snapshot, vacancy)) and (
+                task := tasks.get((vacancy.service, vacancy.slot))
+            ):
+                look.moves[keys.task(task)] = cause
         unplaced: dict[ServiceId, list[Ask]] = {}
         for answer in result.unplaced:
             unplaced.setdefault(answer.ask.service, []).append(answer.ask)

@@ -130,10 +130,9 @@ def cause_of(snapshot: Snapshot, vacancy: Vacancy) -> str:
     """Why a vacancy is a move, as `stats.MOVES` has it; empty: it is none."""
     if vacancy.move is not None:
         return AUTOMATIC if vacancy.move is Cause.RECONCILER else REBALANCE
-    is_silent = vacancy.leaves is not None and (
-        snapshot.observed.node(vacancy.leaves).state is not NodeState.READY
-    )
-    return SILENT if is_silent else ""
+    if vacancy.leaves is None or snapshot.observed.node(vacancy.leaves).state is NodeState.READY:
+        return ""
+    return SILENT
 
 
 def held_by_brake(snapshot: Snapshot, vacancy: Vacancy, node: NodeId) -> tuple[str, float]:

@@ -46,6 +46,8 @@ class Turns:
 
     def changed(self, task: TaskId, new: keys.Stored | None) -> None:
         """A task's record is this now (None: it is gone)."""
+        if not (self._marked or self._leaving or (isinstance(new, Task) and new.move is not None)):
+            return  # as nearly always
         self._leaving.pop(task, None)
         if isinstance(new, Task) and new.move is not None and new.outcome is None:
             if new.desired is not Desired.REMOVED:
