@@ -44,7 +44,6 @@ def is_calm(snapshot: Snapshot, service: Service) -> bool:
             or task.outcome is not None
             or task.exclusive
             or task.move is not None
-            or task.moved_ms
         ):
             return False
         is_well = well.get(task.node)
