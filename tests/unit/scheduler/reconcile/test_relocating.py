@@ -75,7 +75,7 @@ def test_the_successor_is_there_before_the_old_task_goes():
 
 def test_explain_says_where_a_task_is_to_go():
     home = Home().move()
-    found = planning.explain(home.snapshot(), home.service, 1)
+    (found,) = planning.explain(home.snapshot(), home.service, [1])
     assert found.reason == "it is to move to node b: node b has more room"
 
 
