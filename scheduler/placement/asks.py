@@ -33,6 +33,7 @@ class Ask:
     fixes_volumes: bool = True
     name: str = ""  # STACK/SERVICE
     needs_lease: bool = False  # exclusive, and another node may get it: see Task.needs_lease
+    preempts: bool = False  # tasks of lower priority may be ended for it
 
     @property
     def task(self) -> TaskId:
