@@ -194,7 +194,8 @@ class Fleet:
                 del self._strays[entry.node]
         else:
             candidate.take(entry.needs, times)
-            candidate.grant(grants, times)
+            if grants:
+                candidate.grant(grants, times)
             self.columns.touch(candidate)
             if self.tallies:
                 self.tallies.taken(entry, [(candidate, times)])

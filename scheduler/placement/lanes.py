@@ -20,10 +20,8 @@ from scheduler.placement.columns import (
     BASE,
     CPU,
     CPU_UNIT,
-    DISK,
     MEMORY,
     MEMORY_UNIT,
-    PIDS,
     TASKS,
     Columns,
     Floats,
@@ -32,6 +30,7 @@ from scheduler.placement.columns import (
 from scheduler.placement.fleet import Fleet
 from scheduler.placement.fragmentation import IMPOSSIBLE, Mix
 from scheduler.placement.presence import Presence
+from scheduler.placement.profiles import Profile
 
 Counts = npt.NDArray[np.int64]
 
@@ -41,51 +40,6 @@ FEW_ROWS = 3
 _HALF = np.array(0.5)
 LANES_BYTES = 16 << 20
 LANES_MIN = 64
-
-
-class Profile:
-    """What a class asks, made ready for arrays; one for each class and kind of exclusion."""
-
-    __slots__ = ("bonus", "checks", "cpu", "fresh", "limits", "memory", "needs", "packs")
-
-    def __init__(self, ask: Ask, bonus: Floats, fresh: Floats, packs: bool) -> None:
-        """`bonus`: what each node has by what it is; NEVER where the task cannot be.
-
-        `fresh`: the same with the points of having no task of the service.
-        """
-        needs = ask.needs
-        self.needs = needs
-        self.bonus = bonus
-        self.fresh = fresh
-        self.packs = packs
-        # Of no dimension: NumPy takes them sooner than Python's numbers.
-        self.cpu = np.array(needs.cpu_millis, dtype=np.float64)
-        self.memory = np.array(needs.memory_bytes, dtype=np.float64)
-        wanted = (
-            (CPU, needs.cpu_millis, filters.cpu),
-            (MEMORY, needs.memory_bytes, filters.memory),
-            (PIDS, needs.pids, filters.pids),
-            (DISK, needs.disk_bytes, filters.disk),
-        )
-        # (column, how much) of all that a task takes, and the rules that can refuse it by what is
-        # on a node.
-        self.limits = [(column, float(amount)) for column, amount, _ in wanted if amount]
-        checks = [rule for _, amount, rule in wanted if amount]
-        if needs.ports:
-            checks.append(filters.ports)
-        if needs.tasks_per_node_max:
-            checks.append(filters.tasks_per_node)
-        if needs.devices:
-            checks.append(filters.device_free)
-        if needs.generic:
-            checks.append(filters.generic)
-        self.checks = tuple(checks)
-
-    def same_service(self, count: int) -> int:
-        """The points of having so many tasks of the service."""
-        if self.packs or count >= points.COUNT_MAX:
-            return 0
-        return points.COUNT_MAX - count << points.SERVICE_SHIFT
 
 
 class Lane:
