@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import NamedTuple, TypeVar
+from functools import partial
+from itertools import repeat
+from typing import NamedTuple, TypeVar, cast
 
 from homeport.devices import GPU
 from homeport.model import Availability, Grant, MachineDevice, Node, NodeId, ServiceId, Taint
@@ -24,8 +26,16 @@ class Held(NamedTuple):
 
     def on_each(self, nodes: Iterable[NodeId]) -> list[Held]:
         """The same on other nodes."""
-        service, _, needs, fixes_volumes, name = self
-        return [Held(service, node, needs, fixes_volumes, name) for node in nodes]
+        each, same = repeat(self.service), repeat(self.needs)
+        fixes, name = repeat(self.fixes_volumes), repeat(self.name)
+        # Not by the constructor, which is a Python function: see `asks.placed_all`.
+        return list(map(_held, zip(each, nodes, same, fixes, name, strict=False)))
+
+
+_held = cast(
+    Callable[[tuple[ServiceId, NodeId, Requirements, bool, str]], Held],
+    partial(tuple.__new__, Held),
+)
 
 
 @dataclass(slots=True)
