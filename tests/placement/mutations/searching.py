@@ -75,15 +75,19 @@ class Search:
     def run(self, jobs, tell):
         """Try all that are left; `tell` each as it comes."""
         waiting, flying = self.left, {}
-        while waiting or flying:
-            while waiting and len(flying) < jobs:
-                mutant = waiting.pop(0)
-                process, path = trying.start(mutant, self.hint(mutant))
-                flying[process] = (mutant, path)
-            process, status = os.wait()
-            mutant, path = flying.pop(process)
-            self.take(mutant, trying.result(path, status))
-            tell(mutant, self.caught[mutant])
+        try:
+            while waiting or flying:
+                while waiting and len(flying) < jobs:
+                    mutant = waiting.pop(0)
+                    process, path = trying.start(mutant, self.hint(mutant))
+                    flying[process] = (mutant, path)
+                process, status = os.wait()
+                mutant, path = flying.pop(process)
+                self.take(mutant, trying.result(path, status))
+                tell(mutant, self.caught[mutant])
+        finally:
+            for process, (_, path) in flying.items():
+                trying.stop(process, path)
 
     @property
     def survivors(self):

@@ -115,6 +115,24 @@ def result(path, status):
     return json.loads(text)["caught"]
 
 
+def try_unchanged():
+    """What is wrong with placement as it is; empty: nothing."""
+    process, path = start(None)
+    try:
+        _, status = os.waitpid(process, 0)
+    except BaseException:
+        stop(process, path)
+        raise
+    return result(path, status)
+
+
+def stop(process, path):
+    """The run was interrupted while it was tried."""
+    os.kill(process, signal.SIGKILL)
+    os.waitpid(process, 0)
+    Path(path).unlink()
+
+
 def _allow(seconds):
     """So much more of the processor, and no more."""
     used = resource.getrusage(resource.RUSAGE_SELF)
