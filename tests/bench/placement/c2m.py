@@ -64,6 +64,7 @@ class Figures:
     stored: int  # records of tasks in the store, counted there
     messages: int  # of orders, to all agents together
     sessions_lost: int  # and opened anew, as agents do
+    told_again: int  # agents that were given all their orders once more, by their hash
     cpu_seconds: dict[str, float]  # since the first apply: scheduler, store, agents
 
     @property
@@ -182,6 +183,7 @@ def once(nodes, containers, store_name, *, deadline_seconds=3_600.0):
             stored=stored,
             messages=heard["messages"],
             sessions_lost=heard["lost"],
+            told_again=heard["retold"],
             cpu_seconds={
                 name: after[name].cpu_seconds - before[name].cpu_seconds for name in before
             },
@@ -199,7 +201,8 @@ def show(found):
         ("containers a second, durable and acknowledged", f"{rate:,.0f}"),
         ("messages of orders · tasks in each",
          f"{found.messages:,} · {found.containers / found.messages:.1f}"),
-        ("sessions lost and opened anew", f"{found.sessions_lost:,}"),
+        ("sessions lost and opened anew · agents told all again",
+         f"{found.sessions_lost:,} · {found.told_again:,}"),
         ("CPU, s", cpu),
         ("scheduler, peak MB · with all nodes and no task",
          f"{found.peak_mb:,.0f} · {found.attached_mb:,.0f}"),

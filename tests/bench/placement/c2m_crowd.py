@@ -40,7 +40,7 @@ class Counts:
     """What all agents together have come to."""
 
     def __init__(self):
-        self.joined = self.attached = self.lost = 0
+        self.joined = self.attached = self.lost = self.retold = 0
         self.received = self.acknowledged = self.heard = self.repeated = self.messages = 0
 
     def line(self):
@@ -185,7 +185,8 @@ class Agent:
 
     async def _answers(self, stream):
         async for answer in stream:
-            assert not answer.resend_assignments, f"{self.name}: wanted hashes differ"
+            # All orders come again: this hash was of before one of the same revision.
+            self.counts.retold += answer.resend_assignments
             if answer.resend_report:
                 self._complete = True
                 self._wake.set()
