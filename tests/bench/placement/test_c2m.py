@@ -1,9 +1,11 @@
 """The benchmark of two million containers, with a few: what it counts is what took place."""
 
+import json
 from dataclasses import replace
 
 import pytest
 
+from tests.bench import results
 from tests.bench.placement import c2m
 
 
@@ -29,6 +31,18 @@ def test_only_the_full_size_is_judged():
     assert [each.is_met for each in c2m.targets(full)] == [True, True]
     slow = replace(full, received_seconds=151.0, peak_mb=2_200.0)
     assert [each.is_met for each in c2m.targets(slow)] == [False, False]
+
+
+def test_a_run_keeps_its_figures_and_is_judged_by_time_and_memory(monkeypatch, tmp_path):
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    monkeypatch.setattr(c2m, "NODES", 3)
+    monkeypatch.setattr(c2m, "CONTAINERS", 60)
+    seconds, memory = c2m.measured(3, 60, ("sqlite",), deadline_seconds=120)
+    assert seconds.is_most
+    assert memory.is_most
+    kept = json.loads((tmp_path / "placement_c2m_sqlite.json").read_text())["figures"]
+    assert kept["received_seconds"] == seconds.found > 0
+    assert 0 < memory.found < 2
 
 
 def test_services_are_of_a_thousand_replicas_and_what_is_left_over():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.bench.placement import __main__ as main, c2m
+from tests.bench.placement import __main__ as main
 from tests.bench.results import Target
 
 MET, MISSED = Target("fast", 2, 1), Target("slow", 1, 2)
@@ -31,15 +31,3 @@ def test_both_editions_have_the_same_parts_and_one_can_be_named():
     with pytest.raises(SystemExit) as ended:
         main.main(["--only", "nothing"])
     assert ended.value.code == 2
-
-
-def test_two_million_containers_are_judged_by_time_and_memory(monkeypatch, tmp_path):
-    monkeypatch.setattr(main.results, "FOLDER", tmp_path)
-    monkeypatch.setattr(c2m, "NODES", 3)
-    monkeypatch.setattr(c2m, "CONTAINERS", 60)
-    seconds, memory = main.two_million("sqlite")
-    assert seconds.is_most
-    assert memory.is_most
-    assert 0 < seconds.found < 150
-    assert 0 < memory.found < 2
-    assert (tmp_path / "c2m_sqlite.json").exists()
