@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from homeport.cli import apply as applying, node_update, options, output
+from homeport.cli import apply as applying, node_update, options, output, standings
 from homeport.v1 import control_pb2
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -262,6 +262,7 @@ def _stuck(tasks: Sequence[control_pb2.PlannedTask], how: str) -> Iterator[str]:
         yield output.colored(f"  {_slots(alike)} {how}{place}: {reason}", "yellow")
         for objection in alike[0].objections:
             yield f"      {objection.message}"
+        yield from standings.remedies(alike[0].remedies, "      ")
 
 
 def _place(task: control_pb2.PlannedTask) -> str:

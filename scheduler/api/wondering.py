@@ -23,7 +23,7 @@ from scheduler.api.views import Views
 from scheduler.cluster.snapshot import Snapshot
 from scheduler.cluster.view import View
 from scheduler.reconcile import imagining
-from scheduler.reconcile.imagined import Imagined, Move, Room, compare
+from scheduler.reconcile.imagined import Imagined, Move, Room, compare, remedied
 from scheduler.reconcile.imagining import Imagining
 from scheduler.store.authority import Authority
 
@@ -54,6 +54,8 @@ class Wondering(Answering):
             ) from None
         notices += _doubts(snapshot, change)
         found = compare(after, change)
+        told = remedied(after, found.waiting[:SHOWN_MAX])
+        found = replace(found, waiting=(*told, *found.waiting[SHOWN_MAX:]))
         response = shown(Views(after.snapshot), change, found, notices)
         response.revision = self._revision()
         return response

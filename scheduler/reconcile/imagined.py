@@ -7,7 +7,7 @@ on the node that it is on is no move.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from homeport.lifecycle import TERMINAL
 from homeport.model import NodeId, NodeState, Service, ServiceId, Task
@@ -18,6 +18,7 @@ from scheduler.placement.asks import Ask
 from scheduler.reconcile import nodes, replicas, slots as slots_of
 from scheduler.reconcile.imagining import After, Imagining, Taken, taken
 from scheduler.reconcile.planning import Planned
+from scheduler.reconcile.remedying import Remedying
 from scheduler.reconcile.slots import Slot, name
 
 
@@ -95,6 +96,20 @@ def compare(after: After, change: Imagining) -> Imagined:
         ended=ended,
         rooms=_rooms(after, change),
     )
+
+
+def remedied(after: After, waiting: Sequence[Planned]) -> list[Planned]:
+    """The same, with what would make them fit in the cluster as it would be."""
+    asks = {
+        (ask.service, ask.slot): ask for unplaced in after.unplaced.values() for ask in unplaced
+    }
+    remedy = Remedying(after.snapshot, after.fleet, asks.values())
+    return [
+        replace(each, remedies=remedy.of(ask))
+        if (ask := asks.get((each.service, each.slot))) is not None
+        else each
+        for each in waiting
+    ]
 
 
 def _at_home(snapshot: Snapshot, slot: Slot | None) -> Task | None:

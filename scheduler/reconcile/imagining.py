@@ -78,6 +78,7 @@ class After:
     fleet: Fleet
     looked: list[ServiceId]  # the services that the change could mean something to
     waiting: dict[ServiceId, dict[int, Waiting]]
+    unplaced: dict[ServiceId, list[Ask]]  # those of the waiting that find no node
     stays: dict[ServiceId, list[Ask]]  # on drained nodes, and no other node takes them
     taken: dict[NodeId, Taken]  # of the nodes before
 
@@ -110,6 +111,7 @@ def imagine(
         fleet=world.fleet,
         looked=sorted(looked),
         waiting=world.waiting,
+        unplaced=world.unplaced,
         stays=world.stays,
         taken=world.taken,
     )
@@ -153,6 +155,7 @@ class _World:
         self, snapshot: Snapshot, change: Imagining, fleet: Fleet | None, looked_max: int
     ) -> None:
         self.waiting: dict[ServiceId, dict[int, Waiting]] = {}
+        self.unplaced: dict[ServiceId, list[Ask]] = {}
         self.stays: dict[ServiceId, list[Ask]] = {}
         self._base = snapshot
         self._touched = frozenset(change.touched)
@@ -212,15 +215,18 @@ class _World:
         result = scheduling.decide(self.snapshot, self.fleet, vacancies)
         for service in due:
             self.waiting.pop(service, None)
+            self.unplaced.pop(service, None)
         self.waiting |= result.waiting
+        for answer in result.unplaced:
+            self.unplaced.setdefault(answer.ask.service, []).append(answer.ask)
         for proposed in result.changes.values():
             for each in proposed:
                 ended = self._made_room(each)
                 changes.setdefault(each.key, ended or each)
                 if ended is not None:
                     changed[ServiceId(each.key.split("/", 2)[1])] = None
-        for answer in result.placed:
-            self._observed.statuses[answer.ask.task] = _running(answer.ask.task)
+        for placed in result.placed:
+            self._observed.statuses[placed.ask.task] = _running(placed.ask.task)
         self._do(list(changes.values()))
         return list(result.changes), list(changed)
 

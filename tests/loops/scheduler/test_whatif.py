@@ -162,6 +162,17 @@ async def test_a_long_answer_is_cut_and_says_so(api, monkeypatch):
     assert answer.notices[-1].startswith("only the first 2 are shown of 3 that would move")
 
 
+async def test_what_would_make_it_fit_is_told_of_the_cluster_as_it_would_be(api):
+    wanted = service("x", 3 * GIB, replicas=3)
+    (waiting,) = (
+        await api.control.WhatIf(Request(apply=stack(wanted), nodes_down=["pi4"]))
+    ).waiting
+    # One more would fit on what is left; pi4 is no way out.
+    assert waiting.remedies[0].message == "let 1.5 times the memory of nas be reserved"
+    assert "pi4" not in {each.node for each in waiting.remedies}
+    assert not (await api.control.WhatIf(Request(apply=stack(wanted)))).waiting
+
+
 async def test_why_not_is_told_of_the_nodes_that_are_left_and_within_bounds(api, monkeypatch):
     asked = Request(apply=stack(service("x", 9 * GIB, replicas=2)), nodes_down=["pi4"])
     answer = await api.control.WhatIf(asked)

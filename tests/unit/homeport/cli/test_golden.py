@@ -389,6 +389,7 @@ def test_a_loss_is_told_in_sentences(monkeypatch: pytest.MonkeyPatch) -> None:
                     control_pb2.Objection(node="nas", message="nas has 1 GiB, and 2 is needed"),
                     control_pb2.Objection(node="pi5", message="pi5 has 0 B, and 2 is needed"),
                 ],
+                remedies=[control_pb2.Remedy(message="reserve 1 GiB less")],
             )
             for slot in range(1, 9)
         ],
