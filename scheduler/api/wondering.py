@@ -54,7 +54,7 @@ class Wondering(Answering):
             ) from None
         notices += _doubts(snapshot, change)
         found = compare(after, change)
-        told = remedied(after, found.waiting[:SHOWN_MAX])
+        told = remedied(after, change, found.waiting[:SHOWN_MAX])
         found = replace(found, waiting=(*told, *found.waiting[SHOWN_MAX:]))
         response = shown(Views(after.snapshot), change, found, notices)
         response.revision = self._revision()

@@ -98,18 +98,22 @@ def compare(after: After, change: Imagining) -> Imagined:
     )
 
 
-def remedied(after: After, waiting: Sequence[Planned]) -> list[Planned]:
-    """The same, with what would make them fit in the cluster as it would be."""
+def remedied(after: After, change: Imagining, waiting: Sequence[Planned]) -> list[Planned]:
+    """The same, with what would make them fit in the cluster as it would be.
+
+    That the change were not made is no way out.
+    """
     asks = {
         (ask.service, ask.slot): ask for unplaced in after.unplaced.values() for ask in unplaced
     }
+    without = {name(after.before, node) for node in (*change.down, *change.drained)}
     remedy = Remedying(after.snapshot, after.fleet, asks.values())
-    return [
-        replace(each, remedies=remedy.of(ask))
-        if (ask := asks.get((each.service, each.slot))) is not None
-        else each
-        for each in waiting
-    ]
+    told: list[Planned] = []
+    for each in waiting:
+        ask = asks.get((each.service, each.slot))
+        ways = remedy.of(ask) if ask is not None else ()
+        told.append(replace(each, remedies=tuple(way for way in ways if way.node not in without)))
+    return told
 
 
 def _at_home(snapshot: Snapshot, slot: Slot | None) -> Task | None:
