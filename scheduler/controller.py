@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import structlog
 
 from homeport.model import (
     Availability,
+    Event,
     Node,
     NodeId,
     NodeState,
@@ -50,6 +51,7 @@ from scheduler.reconcile.agenda import Agenda
 from scheduler.reconcile.answers import Answers
 from scheduler.reconcile.automatic import Automatic
 from scheduler.reconcile.moves import Moves, cause_of
+from scheduler.reconcile.nominations import Nominations
 from scheduler.reconcile.orphans import Orphans
 from scheduler.reconcile.pace import Pace
 from scheduler.reconcile.slots import Vacancy
@@ -69,6 +71,9 @@ comes after the looking."""
 REAP_SECONDS = 3600.0
 BRAKE_SECONDS = 1.0
 """While the brake is on it is judged anew so often: a node that is heard again changes no state."""
+PREEMPT_SECONDS = 5.0
+"""How soon after a change anywhere those are looked at that wait and may have others ended: it may
+have been what kept these. Looking for whom to end takes long, so not after each change."""
 CONFLICT_SECONDS = 0.02
 TROUBLE_SECONDS = 1.0
 TROUBLE_MAX_SECONDS = 60.0
@@ -85,6 +90,7 @@ class _Look:
     moves: dict[str, str] = field(default_factory=dict)  # of those: why it is a move
     before: dict[str, keys.Stored | None] = field(default_factory=dict)
     owners: dict[str, ServiceId] = field(default_factory=dict)  # who is looked at again
+    preempted: set[str] = field(default_factory=set)  # keys of tasks that end to make room
 
     def add(self, changes: Iterable[Change], owner: ServiceId | None = None) -> None:
         """Propose these, once for each record: services may share a volume."""
@@ -136,6 +142,7 @@ class Controller:
         self._address = address
         self._pace = Pace(clock.boottime())
         self._moves = Moves(clock.boottime())
+        self._nominations = Nominations()
         # At their last look they needed nothing, and no progress of their live tasks changes that.
         self._calm: dict[ServiceId, None] = {}
         self._turns = Turns(observed, clock.boottime())
@@ -207,7 +214,14 @@ class Controller:
                 # What a newer version wrote still takes its room.
                 follow(self._fleet, snapshot, change.key, change.old, change.new)
             self._mark(change)
+        if changes:
+            self._look_for_victims(snapshot.now)
         self._bell.set()
+
+    def _look_for_victims(self, now: float) -> None:
+        """Something changed, by which somebody may be ended now for those that may preempt."""
+        for service in self._room.preempting:
+            self._agenda.at(service, now + PREEMPT_SECONDS)
 
     def _mark(self, change: MirrorChange) -> None:
         kind, _, rest = change.key.partition("/")
@@ -220,7 +234,7 @@ class Controller:
                     self._roomier[change.old.node] = None
                 if change.old is None and isinstance(change.new, Task):
                     self._joined[change.new.node] = None
-                if change.new is None and isinstance(change.old, Task):
+                if isinstance(change.old, Task) and _has_ended(change.new):
                     self._pace.gone(change.old, self._clock.boottime())
                 if change.new is None and keys.task(task_id) not in self._mirror.tables.unreadable:
                     self._observed.forget(task_id)
@@ -265,7 +279,7 @@ class Controller:
         """Its record, readiness or liveness changed: who is there, and who may come."""
         for task in self._mirror.tables.tasks_of_node(node):
             self._agenda.add(task.service)
-        for service in self._globals:
+        for service in (*self._globals, *self._room.preempting):
             self._agenda.add(service)
         self._roomier[node] = None
 
@@ -283,7 +297,10 @@ class Controller:
             self._judge_brake()
         for service in services:
             self._agenda.add(service)
-        for service in self._dirt.take_progress():
+        progressed = self._dirt.take_progress()
+        if services or progressed:
+            self._look_for_victims(now)  # of a minimum, only what runs counts
+        for service in progressed:
             if service in self._calm:
                 self._agenda.stir(service)
             else:
@@ -325,7 +342,7 @@ class Controller:
         if brake == before:
             return
         self._observed.brake = brake
-        for service in self._braked:
+        for service in (*self._braked, *self._room.preempting):
             self._agenda.add(service)
         self._braked.clear()
         if (event := telling.brake(before, brake, snapshot.now_ms)) is not None:
@@ -422,7 +439,7 @@ class Controller:
         self._schedule(snapshot, look, looked, vacancies, stays)
         self._rebalance(snapshot, look)
         self._reap(snapshot, look)
-        look.changes, late, later = self._pace.postpone(snapshot, look.changes)
+        look.changes, late, later = self._pace.postpone(snapshot, look.changes, look.preempted)
         for change in late:
             if (owner := look.owners.get(change.key)) is not None:
                 self._agenda.at(owner, later)
@@ -442,8 +459,9 @@ class Controller:
         for service, when in admitted.wake_at.items():
             self._agenda.at(service, when)
         self._braked |= admitted.held
+        standing = self._nominations.standing(looked, admitted.vacancies)
         try:
-            result = scheduling.decide(snapshot, self._fleet, admitted.vacancies)
+            result = scheduling.decide(snapshot, self._fleet, admitted.vacancies, standing)
         except Exception:
             # Nothing of this look is placed; what was assumed is forgotten.
             log.exception(
@@ -472,6 +490,15 @@ class Controller:
             unplaced.setdefault(answer.ask.service, []).append(answer.ask)
         for service, changes in result.changes.items():
             look.add(changes, service)
+            # What somebody else has ended in this look is ended for their reason.
+            look.preempted |= {
+                change.key
+                for change in changes
+                if change.key in result.preempted and look.owners.get(change.key) == service
+            }
+        for node in self._nominations.replace(looked, result.nominated):
+            self._roomier[node] = None
+            self._bell.set()
         for service in looked:
             self._room.replace(service, unplaced.get(service, []) + stays.get(service, []))
             self._waits(service, result.waiting.get(service, {}), snapshot.now_ms)
@@ -530,16 +557,16 @@ class Controller:
         self.stats.attempts[PLACED] += len(look.placed) - misses
         self.stats.moves.update(cause for key, cause in look.moves.items() if key not in failed)
         now_ms = self._clock.wall_ms()
-        events = [
-            event
-            for change in look.changes
-            if change.key not in failed
-            and (
-                event := telling.event_of(
-                    change, look.before[change.key], self._mirror.tables, now_ms
-                )
-            )
-        ]
+        events: list[Event] = []
+        for change in look.changes:
+            if change.key in failed:
+                continue
+            event = telling.event_of(change, look.before[change.key], self._mirror.tables, now_ms)
+            if event is not None and change.key in look.preempted:
+                event = replace(event, reason=telling.PREEMPTED)
+                self.stats.preempted += 1
+            if event is not None:
+                events.append(event)
         for event in events:
             self._observed.add_event(event)
         for each in telling.lines(events):
@@ -601,6 +628,11 @@ class Controller:
 
 def _takes_tasks(record: keys.Stored | None) -> bool:
     return isinstance(record, Node) and record.availability is Availability.ACTIVE
+
+
+def _has_ended(record: keys.Stored | None) -> bool:
+    """Whether this is what became of a task whose container has stopped."""
+    return record is None or (isinstance(record, Task) and record.outcome is not None)
 
 
 def _stack_of(change: Change) -> dict[str, None]:

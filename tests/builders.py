@@ -42,6 +42,7 @@ from scheduler.placement import engine
 from scheduler.placement.fleet import Fleet
 from scheduler.placement.following import follow
 from scheduler.reconcile import reaper, scheduling, services as reconcile
+from scheduler.reconcile.nominations import Nominations
 from scheduler.reconcile.turns import Turns
 
 GIB = 1 << 30
@@ -100,6 +101,7 @@ class World:
         self.task_ids = set()
         self.room = scheduling.WaitingRoom()
         self.turns = Turns(self.observed, began=0.0)
+        self.nominations = Nominations()
         self.log = []
 
     # ------------------------------------------------------------ what users and nodes do
@@ -229,7 +231,8 @@ class World:
         snapshot = self.snapshot()
         self.turns.begin(snapshot, self.fleet, 15.0)
         changes, vacancies = {}, []
-        for service_id in services or sorted(each.id for each in self.tables.services()):
+        looked = services or sorted(each.id for each in self.tables.services())
+        for service_id in looked:
             decision = reconcile.decide(snapshot, self.fleet, service_id)
             for change in decision.changes:
                 changes.setdefault(change.key, change)
@@ -238,7 +241,9 @@ class World:
                 self.observed.running[task] = (attempt, self.now)
             for task in decision.proven:
                 self.observed.proven[task] = self.now
-        result = scheduling.decide(snapshot, self.fleet, vacancies)
+        standing = self.nominations.standing(looked, vacancies)
+        result = scheduling.decide(snapshot, self.fleet, vacancies, standing)
+        self.nominations.replace(looked, result.nominated)
         for proposed in result.changes.values():
             for change in proposed:
                 changes.setdefault(change.key, change)

@@ -251,6 +251,8 @@ def _print_plan(answer: control_pb2.ApplyResponse, *, scores: bool = False) -> i
                        else f"  {name} -> {task.node}")  # fmt: skip
             for line in standings.nodes(task.nodes if scores else (), "    "):
                 click.echo(line)
+            for ended in task.ends:
+                click.echo(output.colored(f"      {ended} would end to make room", "yellow"))
         else:
             click.echo(output.colored(f"  {name} would wait: {task.reason}", "yellow"))
             for objection in task.objections:

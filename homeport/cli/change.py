@@ -39,6 +39,8 @@ def scale(context: click.Context, services: tuple[str, ...], stack: str, dry_run
     for task in answer.tasks:
         if not task.node:
             output.note(f"{task.service}.{task.slot} would wait: {task.reason}")
+        elif task.ends:
+            output.note(f"{task.service}.{task.slot} -> {task.node}: {task.reason}")
 
 
 @click.command()

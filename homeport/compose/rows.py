@@ -54,7 +54,7 @@ SPREAD = PLACING + "a_service_is_spread_over_a_label"
 TAINTED = PLACING + "a_taint_sends_away_and_keeps_away"
 WISHES = PLACING + "wishes_choose_nodes"
 NEIGHBOURS = PLACING + "neighbours_are_near_and_apart"
-READING = "tests/unit/homeport/compose/test_placing.py::test_"
+PREEMPTION = "tests/integration/test_preemption.py::test_"
 PROCESS = "tests/contract/test_process_options.py::test_"
 
 
@@ -520,10 +520,17 @@ OURS = (
     _mapped(
         "services.*.x-homeport.tolerations", "PlacementSpec.tolerations", TAINTED
     ),
-    _mapped("services.*.x-homeport.preempts", "ServiceSpec.preempts", READING + "preemption"),
-    _mapped("services.*.x-homeport.preemptible", "ServiceSpec.preemptible", READING + "preemption"),
     _mapped(
-        "services.*.x-homeport.min_replicas", "ServiceSpec.min_replicas", READING + "preemption"
+        "services.*.x-homeport.preempts", "ServiceSpec.preempts",
+        PREEMPTION + "room_is_made_and_plan_events_and_explain_say_so",
+    ),
+    _mapped(
+        "services.*.x-homeport.preemptible", "ServiceSpec.preemptible",
+        PREEMPTION + "what_is_not_preemptible_stays",
+    ),
+    _mapped(
+        "services.*.x-homeport.min_replicas", "ServiceSpec.min_replicas",
+        PREEMPTION + "a_minimum_is_left_running",
     ),
 )  # fmt: skip
 

@@ -99,9 +99,11 @@ A **fact** of a node is `node.id`, `node.hostname`, `node.role`, `node.platform.
   nvidia's unless `driver` says otherwise. `generic_resources` count down what nodes have.
 - **Bind sources** with `create_host_path: false` need a node that has the path, so far as its agent
   lists it.
-- **Priority.** Higher ones are placed first. With `preempts: true` a service that finds no room may
-  end tasks of lower priority; `min_replicas` of a service are left running, and `preemptible:
-  false` keeps all of it. Exclusive and pinned tasks stay, unless theirs says `preemptible: true`.
+- **Priority.** Higher ones are placed first. With `preempts: true` a service that finds no room has
+  tasks of lower priority ended: as few as will do, of the lowest priority, and `plan` says which
+  (docs/placement.md). `min_replicas` of a service are left running, and `preemptible: false` keeps
+  all of it. Exclusive and pinned tasks stay, unless theirs says `preemptible: true`; so does what
+  the service depends on.
 """
 
 _FILES = f"""\

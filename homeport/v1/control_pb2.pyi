@@ -706,6 +706,7 @@ class PlannedTask(_message.Message):
     REMEDIES_FIELD_NUMBER: _builtins.int
     STACK_FIELD_NUMBER: _builtins.int
     NODES_FIELD_NUMBER: _builtins.int
+    ENDS_FIELD_NUMBER: _builtins.int
     service: _builtins.str
     slot: _builtins.int
     node: _builtins.str
@@ -725,6 +726,10 @@ class PlannedTask(_message.Message):
         tasks of a plan in a large cluster.
         """
 
+    @_builtins.property
+    def ends(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Tasks of lower priority that would end to make room for it: STACK/SERVICE.SLOT."""
+
     def __init__(
         self,
         *,
@@ -736,10 +741,11 @@ class PlannedTask(_message.Message):
         remedies: _abc.Iterable[Global___Remedy] | None = ...,
         stack: _builtins.str = ...,
         nodes: _abc.Iterable[Global___NodeExplanation] | None = ...,
+        ends: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["node", b"node", "nodes", b"nodes", "objections", b"objections", "reason", b"reason", "remedies", b"remedies", "service", b"service", "slot", b"slot", "stack", b"stack"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ends", b"ends", "node", b"node", "nodes", b"nodes", "objections", b"objections", "reason", b"reason", "remedies", b"remedies", "service", b"service", "slot", b"slot", "stack", b"stack"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -25,7 +25,7 @@ from homeport.model import (
     VolumeState,
 )
 from homeport.spec import FileMount, FileSpec, MountKind, ServiceSpec, StackSpec
-from scheduler.api import differences, unhonoured
+from scheduler.api import differences
 from scheduler.api.differences import Difference
 from scheduler.cluster import keys, numbering
 from scheduler.cluster.changes import ABSENT, Change, Put
@@ -392,4 +392,3 @@ def _notices(view: View, stack: StackSpec) -> Iterable[str]:
                 f"{spec.name} writes to a path of its node and has {spec.replicas} replicas:"
                 " copies on different nodes do not share that data"
             )
-    yield from unhonoured.notices(stack)

@@ -7,6 +7,7 @@ Each reads its request, has `admission` decide, and commits through `once`.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from homeport import codec
@@ -24,6 +25,7 @@ from scheduler.reconcile import planning
 PLANNED_MAX = 1_000
 OBJECTIONS_MAX = 10_000
 """In one plan: further tasks that would wait give their reason in a sentence alone."""
+NAMED_MAX = 10
 ANSWER_BYTES_MAX = 262_144
 """Of the answer to an apply: it is remembered in the commit that decides."""
 
@@ -61,6 +63,7 @@ class Mutating(Answering):
             response = _shortened(response)
             if request.validate_only:  # of which nothing is kept
                 response.tasks.extend(_planned(snapshot, outcome))
+                response.notices.extend(_ending(response.tasks))
                 if len(response.tasks) == PLANNED_MAX:
                     response.notices.append(f"only the first {PLANNED_MAX} tasks are shown")
             return Decision(response, outcome.objects, outcome.heads)
@@ -130,6 +133,15 @@ def _shortened(response: control_pb2.ApplyResponse) -> control_pb2.ApplyResponse
             del change.fields[:]
         response.notices.append("too much differs to be listed field by field")
     return response
+
+
+def _ending(tasks: Iterable[control_pb2.PlannedTask]) -> Iterator[str]:
+    """Whom an apply ends, as a sentence, if anybody."""
+    names = sorted({each for task in tasks for each in task.ends})
+    if names:
+        more = f" and {len(names) - NAMED_MAX} more" if len(names) > NAMED_MAX else ""
+        verb = "ends" if len(names) == 1 else "end"
+        yield f"{', '.join(names[:NAMED_MAX])}{more} of lower priority {verb} to make room"
 
 
 def _planned(snapshot: Snapshot, outcome: admission.Outcome) -> list[control_pb2.PlannedTask]:

@@ -36,7 +36,7 @@ from scheduler.cluster.observed import Refusal, Waiting, is_ready
 from scheduler.cluster.snapshot import Snapshot
 from scheduler.placement import words
 from scheduler.placement.remedy import Remedy
-from scheduler.reconcile import globals as globals_, nodes
+from scheduler.reconcile import globals as globals_, nodes, preemption
 from scheduler.reconcile.planning import Planned
 from scheduler.reconcile.standings import NodeExplanation
 
@@ -310,7 +310,12 @@ class Views:
             stack=service.stack if service is not None else "",
             remedies=[remedy(each) for each in planned.remedies],
             nodes=[self.standing(each) for each in planned.nodes],
+            ends=[self._task_name(each) for each in planned.ends],
         )
+
+    def _task_name(self, task: TaskId) -> str:
+        service, slot, _ = task.rsplit("/", 2)
+        return preemption.shown(self.snapshot, ServiceId(service), int(slot))
 
 
 def service_change(outcome: admission.ServiceOutcome) -> control_pb2.ServiceChange:

@@ -50,5 +50,6 @@ class Stats:
         """Nothing happened yet."""
         self.attempts: Counter[str] = Counter(dict.fromkeys(RESULTS, 0))
         self.moves: Counter[str] = Counter(dict.fromkeys(MOVES, 0))  # that were begun
+        self.preempted = 0  # tasks that were ended to make room for others
         self.scheduling = Durations()
         self.reconciling = Durations()

@@ -112,6 +112,14 @@ def families(
                     is_counter=True,
                 )
             )
+            found.append(
+                Family(
+                    name="homeport_preempted_tasks",
+                    help="Tasks that were ended to make room for ones of higher priority.",
+                    samples=(((), standing.stats.preempted),),
+                    is_counter=True,
+                )
+            )
         brake = snapshot.observed.brake
         found.append(
             Family(

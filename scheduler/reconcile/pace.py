@@ -1,15 +1,16 @@
-"""How many surplus tasks on one node a reconciler may have stopped at once.
+"""How many tasks on one node a reconciler may have stopped at once.
 
 An agent holds back a reconciler's removals that would stop more than three of its running
 tasks, or more than a quarter, within ten seconds, and then waits for an operator's word. What
-is only surplus (a node with ten replicas came back, and their successors run elsewhere) must
-not get there, so it is stopped a few at a time. A newcomer's mistake: counting from when the
-word was given. The node may hear it late; what counts is when the last ones were gone.
+is only surplus (a node with ten replicas came back, and their successors run elsewhere), or ends
+to make room, must not get there, so it is stopped a few at a time. A newcomer's mistake: counting
+from when the word was given. The node may hear it late; what counts is when the last ones were
+gone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 
 from homeport.lifecycle import Desired, TaskState
@@ -33,20 +34,26 @@ class Pace:
         self._gone: dict[NodeId, list[float]] = {}
 
     def gone(self, task: Task, now: float) -> None:
-        """The record of a task was deleted."""
-        if _is_surplus(task):
+        """A task has ended, or its record was deleted; it is as it was before."""
+        if _is_stopping(task):
             self._gone.setdefault(task.node, []).append(now)
 
     def postpone(
-        self, snapshot: Snapshot, changes: Sequence[Change]
+        self,
+        snapshot: Snapshot,
+        changes: Sequence[Change],
+        preempted: Collection[str] = (),
     ) -> tuple[list[Change], list[Change], float]:
-        """(what may be written now, what must wait, the boot time to look again)."""
+        """(what may be written now, what must wait, the boot time to look again).
+
+        `preempted`: keys of the tasks among them that end to make room.
+        """
         kept: list[Change] = []
         late: list[Change] = []
         room: dict[NodeId, int] = {}
         for change in changes:
             value = change.value if isinstance(change, Put) else None
-            if not isinstance(value, Task) or not _is_surplus(value):
+            if not isinstance(value, Task) or not (_is_surplus(value) or change.key in preempted):
                 kept.append(change)
                 continue
             if value.node not in room:
@@ -68,7 +75,7 @@ class Pace:
         else:
             self._gone.pop(node, None)
         tasks = snapshot.stored.tasks_of_node(node)
-        going = sum(map(_is_surplus, tasks))
+        going = sum(map(_is_stopping, tasks))
         running = sum(map(partial(_is_running, snapshot), tasks))
         most = max(AT_ONCE_MAX, (running + len(lately)) // AT_ONCE_PART)
         return most - len(lately) - going
@@ -77,6 +84,15 @@ class Pace:
 def _is_running(snapshot: Snapshot, task: Task) -> bool:
     status = snapshot.observed.status(task.id)
     return status is not None and status.state is TaskState.RUNNING
+
+
+def _is_stopping(task: Task) -> bool:
+    """Whether a reconciler has it stopped: what agents count."""
+    return (
+        task.desired is not Desired.RUNNING
+        and task.cause is Cause.RECONCILER
+        and task.outcome is None
+    )
 
 
 def _is_surplus(task: Task) -> bool:

@@ -43,6 +43,7 @@ class Planned:
     refusals: Sequence[Refusal] = ()  # where it would wait: all of each node
     remedies: tuple[Remedy, ...] = ()  # and what would make it fit, the smallest change first
     nodes: tuple[NodeExplanation, ...] = ()  # where it would go: each as it stood at that moment
+    ends: tuple[TaskId, ...] = ()  # tasks of lower priority that would end to make room for it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,12 +84,18 @@ def plan(snapshot: Snapshot, services: Sequence[ServiceId]) -> list[Planned]:
             vacancies.append(_successor(snapshot, fleet, service, task))
     result = scheduling.decide(snapshot, fleet, vacancies)
     where = {(placed.ask.service, placed.ask.slot): placed.node for placed in result.placed}
-    unplaced = {(each.ask.service, each.ask.slot): each.ask for each in result.unplaced}
+    where |= {place: each.node for place, each in result.nominated.items()}
+    unplaced = {
+        place: each.ask
+        for each in result.unplaced
+        if (place := (each.ask.service, each.ask.slot)) not in result.nominated
+    }
     nodes = standings.weighed(fleet, result.placed)
     remedy = Remedying(snapshot, fleet, unplaced.values())
     planned: list[Planned] = []
     for vacancy in vacancies:
         place = (vacancy.service, vacancy.slot)
+        nominated = result.nominated.get(place)
         old = replaced.get(place)
         waiting = result.waiting.get(vacancy.service, {}).get(vacancy.slot)
         ask = unplaced.get(place)
@@ -107,6 +114,7 @@ def plan(snapshot: Snapshot, services: Sequence[ServiceId]) -> list[Planned]:
                 refusals=remedy.refusals(ask) if ask is not None else (),
                 remedies=remedy.of(ask) if ask is not None else (),
                 nodes=nodes.get(place, ()),
+                ends=tuple(sorted(nominated.victims)) if nominated is not None else (),
             )
         )
     order = {service: index for index, service in enumerate(services)}

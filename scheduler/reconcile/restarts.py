@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from homeport.lifecycle import Desired, TaskState
-from homeport.model import NodeId, Outcome, Service, Task
+from homeport.model import Cause, NodeId, Outcome, Service, Task
 from homeport.spec import RestartCondition, RestartPolicy, ServiceSpec
 from scheduler.cluster.snapshot import Snapshot
 
@@ -41,7 +41,9 @@ def decide(snapshot: Snapshot, service: Service, spec: ServiceSpec, last: Task |
     outcome = last.outcome
     match outcome.state:
         case TaskState.SHUTDOWN if last.desired is not Desired.RUNNING:
-            return Verdict(successor=True, reason="its task was stopped", failures=last.failures)
+            why = f": {last.reason}" if last.cause is Cause.RECONCILER and last.reason else ""
+            reason = f"its task was stopped{why}"
+            return Verdict(successor=True, reason=reason, failures=last.failures)
         case TaskState.ORPHANED:
             return Verdict(successor=True, reason="the node of its task was removed")
         case TaskState.COMPLETE:

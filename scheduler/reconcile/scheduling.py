@@ -8,9 +8,10 @@ only the services of kinds that fit there are looked at again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from sys import intern
+from types import MappingProxyType
 
 from homeport.model import Cause, NodeId, ServiceId, Task
 from scheduler.cluster.changes import ABSENT, Change, Put
@@ -19,7 +20,8 @@ from scheduler.cluster.snapshot import Snapshot
 from scheduler.placement import engine, filters, grouping, requirements as needs, words
 from scheduler.placement.asks import Ask, Placed, Unplaced
 from scheduler.placement.fleet import Fleet, requirements_of
-from scheduler.reconcile import volumes
+from scheduler.reconcile import preemption, volumes
+from scheduler.reconcile.nominations import Nominated, SlotKey
 from scheduler.reconcile.slots import Vacancy, name
 
 
@@ -32,12 +34,22 @@ class Scheduled:
     unplaced: list[Unplaced] = field(default_factory=list)
     waiting: dict[ServiceId, dict[int, Waiting]] = field(default_factory=dict)
     wake_at: dict[ServiceId, float] = field(default_factory=dict)
+    preempted: set[str] = field(default_factory=set)  # keys of tasks that end to make room
+    nominated: dict[SlotKey, Nominated] = field(default_factory=dict)
 
 
-def decide(snapshot: Snapshot, fleet: Fleet, vacancies: Sequence[Vacancy]) -> Scheduled:
-    """Place what can be placed now. The fleet counts the placed tasks from now on."""
+def decide(
+    snapshot: Snapshot,
+    fleet: Fleet,
+    vacancies: Sequence[Vacancy],
+    standing: Mapping[SlotKey, Nominated] = MappingProxyType({}),
+) -> Scheduled:
+    """Place what can be placed now. The fleet counts the placed tasks from now on.
+
+    `standing`: the slots for which room is being made already.
+    """
     result = Scheduled()
-    due: dict[tuple[ServiceId, int], Vacancy] = {}
+    due: dict[SlotKey, Vacancy] = {}
     for vacancy in vacancies:
         if vacancy.blocked:
             _wait(snapshot, result, vacancy, f"{vacancy.reason}; it {vacancy.blocked}")
@@ -51,7 +63,10 @@ def decide(snapshot: Snapshot, fleet: Fleet, vacancies: Sequence[Vacancy]) -> Sc
     refused: Sequence[Refusal] | None = None
     kept: Sequence[Refusal] = ()
     summary = ""
-    for answer in engine.place(fleet, asks):
+    made = preemption.place(snapshot, fleet, asks, due, standing)
+    result.changes, result.preempted = made.changes, made.preempted
+    result.nominated = made.nominated
+    for answer in made.answers:
         vacancy = due[answer.ask.service, answer.ask.slot]
         if isinstance(answer, Placed):
             result.placed.append(answer)
@@ -63,7 +78,12 @@ def decide(snapshot: Snapshot, fleet: Fleet, vacancies: Sequence[Vacancy]) -> Sc
             if answer.refusals is not refused:
                 refused = answer.refusals
                 kept, summary = _kept(snapshot, vacancy, refused), words.summary(refused)
-            _wait(snapshot, result, vacancy, f"{vacancy.reason}; {summary}", kept)
+            why = f"{vacancy.reason}; {summary}"
+            if more := made.words.get((vacancy.service, vacancy.slot)):
+                why = f"{why}; {more}"
+            _wait(snapshot, result, vacancy, why, kept)
+    for service in made.again:
+        _wake(result, service, snapshot.now)
     return result
 
 
@@ -91,6 +111,7 @@ def ask_for(snapshot: Snapshot, fleet: Fleet, vacancy: Vacancy) -> Ask | None:
         name=f"{service.stack}/{service.name}",
         needs_lease=needs.is_exclusive(spec.spec, required, service)
         and not needs.is_pinned(required, service),
+        preempts=spec.spec.preempts and vacancy.move is None,  # nobody ends for a better place
     )
 
 
@@ -123,6 +144,7 @@ class WaitingRoom:
         self._asks: dict[ServiceId, dict[tuple[object, ...], Ask]] = {}
         self._kinds: dict[tuple[object, ...], dict[ServiceId, None]] = {}
         self._grouped = 0  # asks that a task placed elsewhere can make fit
+        self._preempting: dict[ServiceId, None] = {}
 
     def replace(self, service: ServiceId, asks: Iterable[Ask]) -> None:
         """These are the service's asks that found no node, instead of those before."""
@@ -132,11 +154,14 @@ class WaitingRoom:
             of_kind.pop(service, None)
             if not of_kind:
                 del self._kinds[kind]
+        self._preempting.pop(service, None)
         kinds = {ask.kind: ask for ask in asks}
         if kinds:
             self._asks[service] = kinds
             for kind, ask in kinds.items():
                 self._grouped += ask.needs.is_grouped
+                if ask.preempts:
+                    self._preempting[service] = None
                 self._kinds.setdefault(kind, {})[service] = None
 
     def woken_by(self, fleet: Fleet, node: NodeId) -> list[ServiceId]:
@@ -162,6 +187,11 @@ class WaitingRoom:
     def waits_for_others(self) -> bool:
         """Whether a task that is placed somewhere can make one of these fit."""
         return self._grouped > 0
+
+    @property
+    def preempting(self) -> list[ServiceId]:
+        """The services that wait for a node and may have others ended to get one."""
+        return list(self._preempting)
 
     def everybody(self) -> list[ServiceId]:
         """All services that wait for a node."""

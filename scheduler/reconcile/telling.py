@@ -31,6 +31,9 @@ _ROLLOUT = {
     RolloutState.COMPLETED: "RolloutCompleted",
 }
 
+PREEMPTED = "Preempted"
+"""The reason of the event of a task that ends to make room."""
+
 
 def event_of(change: Change, old: keys.Stored | None, view: View, now_ms: int) -> Event | None:
     """The event of a committed change; None for housekeeping. `old`: what was there before.

@@ -335,6 +335,8 @@ def test_surplus_that_is_stopped_all_at_once_is_never_gone():
     """As before the reconciler kept the pace that agents' brakes ask for."""
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Pace, "postpone", lambda self, snapshot, changes: (changes, [], 0.0))
+        patch.setattr(
+            Pace, "postpone", lambda self, snapshot, changes, preempted: (changes, [], 0.0)
+        )
         verdict = play(1, acts=_a_node_comes_back)
     assert any("L1:" in each and "not removed" in each for each in verdict.violations)

@@ -68,7 +68,7 @@ def _takes_absence_for_a_stop(patch):
     seconds=90.0,
 )
 def _stops_masses(patch):
-    patch.setattr(Pace, "postpone", lambda self, snapshot, changes: (changes, [], 0.0))
+    patch.setattr(Pace, "postpone", lambda self, snapshot, changes, preempted: (changes, [], 0.0))
     patch.setattr(rules, "held", lambda stops, running, *, stopped_lately: frozenset())
 
 

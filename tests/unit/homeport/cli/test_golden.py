@@ -148,6 +148,14 @@ def plan() -> control_pb2.ApplyResponse:
             ),
             control_pb2.PlannedTask(service="web", slot=2, node="pi5"),
             control_pb2.PlannedTask(
+                service="api",
+                slot=1,
+                node="pi5",
+                reason="none of 2 nodes will do: 2 lack memory; lab/idle.1 ends on pi5 to make"
+                " room for it",
+                ends=["lab/idle.1"],
+            ),
+            control_pb2.PlannedTask(
                 service="web",
                 slot=3,
                 reason="none of 2 nodes will do: 1 is drained, 1 has a port taken",
@@ -161,6 +169,18 @@ def plan() -> control_pb2.ApplyResponse:
             ),
         ],
     )
+
+
+def test_scaling_on_trial_says_who_would_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Scaling:
+        def scale(self, request: control_pb2.ScaleRequest) -> control_pb2.ScaleResponse:
+            assert request.validate_only
+            return control_pb2.ScaleResponse(tasks=[each for each in plan().tasks if each.ends])
+
+    monkeypatch.setattr(options, "connect", lambda context: Scaling())
+    done = CliRunner().invoke(main.cli, ["scale", "hello/api=2", "--dry-run"], obj=Invocation())
+    assert "api.1 -> pi5: none of 2 nodes will do" in done.output
+    assert "lab/idle.1 ends on pi5 to make room for it" in done.output
 
 
 def test_a_plan_shows_every_change_and_every_place(

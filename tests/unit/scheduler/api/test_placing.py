@@ -20,7 +20,7 @@ from homeport.spec import (
     Toleration,
     pairs,
 )
-from scheduler.api import placing, unhonoured, validation
+from scheduler.api import placing, validation
 
 
 def service(**fields):
@@ -205,10 +205,3 @@ def test_how_much_of_a_node_may_be_reserved(percent, is_refused):
     for overcommit in (Overcommit(cpu_percent=percent), Overcommit(memory_percent=percent)):
         found = list(placing.overcommit_problems("overcommit", overcommit))
         assert bool(found) is is_refused
-
-
-def test_plan_says_what_is_not_done_yet():
-    stack = StackSpec(name="shop", services=(ALL_OF_IT, service()))
-    said = list(unhonoured.notices(stack))
-    assert len(said) == min(len(unhonoured.RULES), 1)
-    assert all(words in said[0] for words, is_said in unhonoured.RULES if is_said(ALL_OF_IT))

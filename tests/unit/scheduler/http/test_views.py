@@ -164,6 +164,7 @@ def test_a_stack_without_services_shows_nothing():
 def test_what_the_control_loop_took_is_shown_while_it_runs():
     stats = Stats()
     stats.attempts[PLACED] += 3
+    stats.preempted += 2
     stats.reconciling.add(0.0005)
     stats.reconciling.add(0.3)
     stats.reconciling.add(60)
@@ -172,6 +173,9 @@ def test_what_the_control_loop_took_is_shown_while_it_runs():
     attempts = found["homeport_scheduling_attempts"]
     assert attempts.is_counter
     assert dict(attempts.samples) == {("placed",): 3, ("unschedulable",): 0, ("error",): 0}
+    preempted = found["homeport_preempted_tasks"]
+    assert preempted.is_counter
+    assert dict(preempted.samples) == {(): 2}
     scheduling, reconciling = views.histograms(leading)
     assert scheduling.buckets[-1] == ("+Inf", 0)
     counted = dict(reconciling.buckets)

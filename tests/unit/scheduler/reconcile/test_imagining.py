@@ -108,6 +108,16 @@ def test_what_finds_no_room_waits_and_says_why_not_where():
     )
 
 
+def test_what_may_preempt_gets_room_and_those_that_make_it_are_the_loss():
+    world = world_of("a", "b", memory=4 * GIB)
+    running(world, spec("chief", memory=4 * GIB, priority=9, preempts=True))
+    running(world, spec("low", replicas=2, memory=2 * GIB))
+    found = down(world, "a")
+    assert moved(found) == {"chief.1": ("a", "b")}
+    assert (waits(found), found.lost) == (["low.1", "low.2"], 2)
+    assert "it makes room for shop/chief.1 of priority 9" in found.waiting[0].reason
+
+
 def test_an_exclusive_task_that_can_move_moves():
     world = world_of("a", "b")
     running(world, spec("one", exclusive=True))
