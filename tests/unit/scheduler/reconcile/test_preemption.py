@@ -5,12 +5,13 @@ from dataclasses import replace
 import pytest
 
 from homeport.lifecycle import Desired, TaskState
-from homeport.model import Availability, Cause, NodeState
+from homeport.model import Availability, Cause, Move, NodeState
 from homeport.spec import Dependency, Mode, RestartPolicy
 from scheduler.cluster.observed import Brake
 from scheduler.placement.fleet import Fleet
-from scheduler.reconcile import planning
+from scheduler.reconcile import planning, scheduling
 from scheduler.reconcile.pace import WINDOW_SECONDS, Pace
+from scheduler.reconcile.slots import Vacancy
 from tests.builders import GIB, World, spec, volume_mount
 
 S = TaskState
@@ -300,6 +301,21 @@ def test_of_a_removed_service_nobody_else_has_to_end():
     world.rest()
     assert ending(world, low) == []
     assert "what is ending there" in why(world, service)
+
+
+def test_nobody_ends_for_a_better_place_nor_while_it_moves():
+    world, low = filled("a", replicas=1)
+    service = world.apply(chief(memory=8 * GIB))
+    vacancy = Vacancy(service=service, slot=1, n=1, generation=1, reason="the slot is empty")
+    asked = scheduling.ask_for(world.snapshot(), world.fleet, vacancy)
+    assert asked.preempts
+    moving = replace(vacancy, move=Cause.OPERATOR)
+    assert not scheduling.ask_for(world.snapshot(), world.fleet, moving).preempts
+    (task,) = world.live(low)
+    world.add_node("b", 2, memory=4 * GIB)
+    world.put(replace(task, move=Move(node="node-b", n=2, cause=Cause.OPERATOR, reason="r")))
+    made = scheduling.decide(world.snapshot(), world.fleet, [vacancy])
+    assert made.preempted == set()
 
 
 def test_a_draft_keeps_its_services_tasks():
