@@ -35,6 +35,7 @@ from scheduler.placement.asks import Ask
 from scheduler.placement.fleet import Fleet
 from scheduler.placement.following import follow
 from scheduler.reconcile import nodes, planning, replicas, scheduling, services as reconcile
+from scheduler.reconcile.nominations import Nominations
 from scheduler.reconcile.slots import Vacancy
 
 LOOKED_MAX = 30_000
@@ -161,6 +162,7 @@ class _World:
         self._touched = frozenset(change.touched)
         self._changes: dict[str, Change] = {}  # by key: the latest of each record
         self._left = looked_max
+        self._nominations = Nominations()
         self._observed = snapshot.observed.copy()
         self._observed.brake = None
         for node in change.down:
@@ -212,7 +214,9 @@ class _World:
             self.stays.pop(service, None)
             if decision.stays:
                 self.stays[service] = decision.stays
-        result = scheduling.decide(self.snapshot, self.fleet, vacancies)
+        standing = self._nominations.standing(due, vacancies)
+        result = scheduling.decide(self.snapshot, self.fleet, vacancies, standing)
+        self._nominations.replace(due, result.nominated)
         for service in due:
             self.waiting.pop(service, None)
             self.unplaced.pop(service, None)

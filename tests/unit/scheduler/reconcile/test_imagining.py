@@ -17,6 +17,7 @@ from homeport.spec import (
     pairs,
 )
 from scheduler.cluster.changes import Put
+from scheduler.cluster.observed import Brake
 from scheduler.placement.fleet import Fleet
 from scheduler.reconcile import imagining, planning
 from scheduler.reconcile.imagined import compare
@@ -116,6 +117,14 @@ def test_what_may_preempt_gets_room_and_those_that_make_it_are_the_loss():
     assert moved(found) == {"chief.1": ("a", "b")}
     assert (waits(found), found.lost) == (["low.1", "low.2"], 2)
     assert "it makes room for shop/chief.1 of priority 9" in found.waiting[0].reason
+
+
+def test_the_brake_of_now_keeps_nobody_from_making_room_then():
+    world = world_of("a", "b", memory=4 * GIB)
+    running(world, spec("chief", memory=4 * GIB, priority=9, preempts=True))
+    running(world, spec("low", memory=2 * GIB))
+    world.observed.brake = Brake(since=0.0, since_ms=0, silent=(), counted=(), cause="a cut")
+    assert moved(down(world, "a")) == {"chief.1": ("a", "b")}
 
 
 def test_an_exclusive_task_that_can_move_moves():
@@ -405,6 +414,7 @@ def services(draw, *, neighbours):
                 memory=draw(st.integers(0, 4)) * GIB,
                 cpu=draw(st.integers(0, 2)) * 500,
                 priority=draw(st.integers(0, 2)),
+                preempts=draw(st.booleans()),
                 replicas=draw(st.integers(1, 4)) if kind in ("plain", "spread") else 1,
                 mounts=(volume_mount(f"v{number}"),) if kind == "data" else (),
                 exclusive=kind == "exclusive" or None,
