@@ -113,7 +113,9 @@ class Movable:
         if nodes.must_leave(self._snapshot, task):
             return False
         ask = self.ask(task)
-        return ask is not None and (self._wish.with_exclusive or not ask.needs_lease)
+        if ask is None or (ask.needs_lease and not task.needs_lease):
+            return False  # exclusive since it was placed: it has no lease under which it would end
+        return self._wish.with_exclusive or not ask.needs_lease
 
     def _is_at_rest(self, task: Task, service: Service) -> bool:
         """Whether nothing else is meant to become of it."""

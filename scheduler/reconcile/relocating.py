@@ -21,9 +21,9 @@ from homeport.spec import ServiceSpec
 from scheduler.cluster import keys
 from scheduler.cluster.changes import Change, Put
 from scheduler.cluster.snapshot import Snapshot
-from scheduler.placement import filters, words
+from scheduler.placement import filters, requirements as needs, words
 from scheduler.placement.asks import Ask
-from scheduler.placement.fleet import Fleet
+from scheduler.placement.fleet import Fleet, requirements_of
 from scheduler.placement.lifting import lifted
 from scheduler.reconcile import nodes, proofs, replicas, scheduling
 from scheduler.reconcile.proofs import Progress
@@ -69,17 +69,20 @@ def is_begun(snapshot: Snapshot, task: Task) -> bool:
     return task.id in snapshot.observed.begun
 
 
-def awaits_successor(snapshot: Snapshot, slot: Slot) -> Task | None:
+def awaits_successor(snapshot: Snapshot, service: Service, slot: Slot) -> Task | None:
     """The task of this slot that wants its successor now, beside it."""
     old = marked(slot)
     if old is None or old.needs_lease or len(slot.wanted) > 1 or slot.stopping:
         return None
-    return old if is_begun(snapshot, old) and _is_ready(snapshot, old.node) else None
+    if not is_begun(snapshot, old) or not _is_ready(snapshot, old.node):
+        return None
+    return None if _change_of_mind(snapshot, service, slot, old) else old
 
 
 def target(snapshot: Snapshot, fleet: Fleet, service: Service, slot: Slot) -> NodeId | None:
     """Where the slot's next task goes because a move says so; None: placement chooses."""
-    if (old := awaits_successor(snapshot, slot)) is not None and old.move is not None:
+    old = awaits_successor(snapshot, service, slot)
+    if old is not None and old.move is not None:
         return old.move.node
     last = slot.last
     if last is None or last.move is None or last.outcome is None:
@@ -141,14 +144,31 @@ def _ask(snapshot: Snapshot, fleet: Fleet, service: Service, slot: Slot) -> Ask 
 
 def _objection(snapshot: Snapshot, fleet: Fleet, service: Service, slot: Slot, old: Task) -> str:
     """Why a move that has no successor yet comes to nothing; empty: it goes on, or waits."""
+    if why := _change_of_mind(snapshot, service, slot, old):
+        return why
+    return _refusal(snapshot, fleet, service, slot, old) if is_begun(snapshot, old) else ""
+
+
+def _change_of_mind(snapshot: Snapshot, service: Service, slot: Slot, old: Task) -> str:
+    """Why the task is not to be moved any more, wherever to; empty: it is.
+
+    In the look in which a move comes to nothing its slot must not get the successor either.
+    """
     assert old.move is not None, "only marked tasks are asked about"
     if next_n(service, slot) > old.move.n:
         return "the task that was to replace it is gone"
     if old.generation < service.template_generation:
         return "another generation is rolled out"
-    if why := nodes.must_leave(snapshot, old):
-        return why
-    return _refusal(snapshot, fleet, service, slot, old) if is_begun(snapshot, old) else ""
+    if not old.exclusive and _is_exclusive_now(snapshot, service):
+        return "its service has become exclusive, and it runs without a lease"
+    return nodes.must_leave(snapshot, old)
+
+
+def _is_exclusive_now(snapshot: Snapshot, service: Service) -> bool:
+    """Whether the next task of this service would be exclusive: one of before may not be."""
+    edition = snapshot.stored.spec(service.id, service.generation)
+    required = requirements_of(snapshot.stored, service.id, service.generation)
+    return edition is not None and needs.is_exclusive(edition.spec, required, service)
 
 
 def _handed_over(
@@ -162,8 +182,13 @@ def _handed_over(
         message = new.outcome.message if new.outcome is not None else new.reason
         return [_drop(snapshot, old, f"the task that was to replace it ended: {message}")]
     if why := _failure(snapshot, new, progress):
+        if not _is_ready(snapshot, old.node):
+            # The new one may be all that runs: `nodes` ends one of them when it has heard of both.
+            return [_drop(snapshot, old, why)]
         ended = replicas.remove(snapshot, [new], old.move.cause, f"the move is given up: {why}")
         return [*ended, _drop(snapshot, old, why)]
+    if not _is_ready(snapshot, new.node):
+        return []  # what was seen of it before a silence proves nothing
     if proofs.is_proven(snapshot, new, spec.update.monitor_ms, progress):
         moved = f"its successor on node {name(snapshot, new.node)} has taken its place"
         return replicas.remove(snapshot, [old], old.move.cause, moved)

@@ -188,7 +188,7 @@ def _verdict(
 ) -> restarts.Verdict | None:
     if slot.wanted or slot.stopping:
         why = nodes.awaits_successor(snapshot, service, slot)
-        moving = relocating.awaits_successor(snapshot, slot)
+        moving = relocating.awaits_successor(snapshot, service, slot)
         if not why and moving is not None and moving.move is not None:
             why = f"it moves from node {slots_of.name(snapshot, moving.node)}: {moving.move.reason}"
         if not why:

@@ -160,6 +160,14 @@ def test_two_replicas_with_a_writable_bind_leave_nothing_behind():
     assert cluster.moves() == []
 
 
+def test_what_became_exclusive_after_it_was_placed_stays():
+    """It runs without a lease, so its successor would be started beside it."""
+    cluster = Home("a", "b")
+    for number in range(4):
+        cluster.service(f"s{number}", "a", exclusive=True)
+    assert cluster.moves(with_exclusive=True) == []
+
+
 def test_an_exclusive_task_moves_when_it_is_said_and_its_price_is_the_pause():
     cluster = Home("a", "b")
     for number in range(6):

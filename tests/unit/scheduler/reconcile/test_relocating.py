@@ -156,6 +156,58 @@ def test_a_new_generation_ends_what_has_not_begun():
     assert home.task(1).move is None
 
 
+def test_a_new_generation_in_the_moment_of_its_turn_gets_no_task_beside_the_old_one():
+    home = Home().move()
+    home.apply(spec("web", exclusive=True), replicas=1)
+    home.rest()
+    assert home.task(1).desired is Desired.SHUTDOWN
+    assert home.task(2) is None
+    home.settle(60)
+    (task,) = home.live(home.service)
+    assert task.generation == 2
+
+
+def test_what_has_become_exclusive_since_gets_no_second_copy():
+    home = Home().move()
+    home.apply(spec("web", exclusive=True), replicas=1, same_template=True)
+    home.rest()
+    assert home.where() == ["a"]
+    assert home.task(1).move is None
+    assert home.task(2) is None
+
+
+@pytest.mark.parametrize("old", [NodeState.SUSPECT, NodeState.DOWN])
+def test_what_may_be_the_only_copy_is_not_given_up_for_a_silence(old):
+    home = moving().new()
+    home.set_state("node-a", old)
+    home.set_state("node-b", NodeState.SUSPECT)
+    home.rest()
+    assert home.task(2).desired is Desired.RUNNING
+    home.set_state("node-b", NodeState.READY)
+    home.watched()
+    assert home.task(2).desired is Desired.RUNNING
+
+
+def test_where_both_nodes_are_down_a_third_takes_its_place():
+    home = moving().new()
+    home.set_state("node-a", NodeState.DOWN)
+    home.set_state("node-b", NodeState.DOWN)
+    home.rest()
+    assert home.where() == ["b", "c"]
+
+
+def test_what_was_seen_of_the_successor_before_a_silence_proves_nothing():
+    home = moving().new()
+    for node in ("node-a", "node-b"):
+        home.set_state(node, NodeState.UNKNOWN, reported=False)
+    home.watched()
+    assert home.where() == ["a", "b"]
+    for node in ("node-a", "node-b"):
+        home.set_state(node, NodeState.READY)
+    home.rest()
+    assert home.where() == ["b"]
+
+
 def test_a_service_that_is_removed_takes_both_with_it():
     home = moving()
     home.remove(home.service)
