@@ -62,6 +62,13 @@ class Preemption:
         return harm_of(self.victims)
 
 
+@dataclass(slots=True)
+class Effort:
+    """What the answers have cost so far."""
+
+    tried: int = 0  # sets
+
+
 Spare = Callable[[ServiceId], int]
 """How many more tasks of a service may be ended."""
 Occupants = Callable[[NodeId], Sequence[Occupant]]
@@ -81,11 +88,14 @@ def decide(
     occupants: Occupants,
     spare: Spare,
     nodes: Iterable[Candidate] | None = None,
+    effort: Effort | None = None,
 ) -> Preemption | None:
     """The least harmful way to make room for this ask; None: there is none.
 
-    `nodes`: those in question, in the order of names; None: all of them.
+    `nodes`: those in question, in the order of names; None: all of them. To `effort` is added
+    what it took.
     """
+    effort = effort or Effort()
     best: Preemption | None = None
     found, tries = 0, TRIES_TOTAL
     for node in fleet.by_name() if nodes is None else nodes:
@@ -94,6 +104,7 @@ def decide(
         trial = _Trial(fleet, ask, node, occupants(node.id), min(TRIES_MAX, tries))
         here = _on_node(trial, spare, best)
         tries -= trial.tried
+        effort.tried += trial.tried
         if here is None:
             continue
         if best is None or here.harm < best.harm:

@@ -22,6 +22,7 @@ from scheduler.cluster.observed import is_ready
 from scheduler.cluster.snapshot import Snapshot
 from scheduler.placement import engine, preempting
 from scheduler.placement.asks import Ask, Placed, Unplaced
+from scheduler.placement.candidates import Candidate
 from scheduler.placement.fleet import Fleet
 from scheduler.placement.preempting import Occupant, Preemption
 from scheduler.reconcile import nodes as silence, replicas
@@ -31,8 +32,9 @@ from scheduler.reconcile.slots import Vacancy, name
 FAILURES_MAX = 1
 """A slot whose tasks ended badly more often than that, in a row, ends nobody: one node's refusal
 sends it elsewhere, the second is its own fault and would be so on every node."""
-DECISIONS_MIN, LOOKED_MAX = 4, 2_000
-"""Slots for which room is made in one look, and nodes that are looked at for more of them."""
+DECISIONS_MIN, LOOKED_MAX, TRIED_MAX = 4, 2_000, 20_000
+"""Slots for which room is made in one look, nodes that are looked at for more of them, and sets of
+tasks that are tried for all of them, after which the next look goes on: nodes wait for answers."""
 ALL = 1 << 30
 NAMED_MAX = 5
 
@@ -134,6 +136,7 @@ class _Making:
         self._hopeless: set[tuple[object, ...]] = set()
         self._objection: str | None = None  # to anybody's end; None: nobody has asked yet
         self._left = max(DECISIONS_MIN, LOOKED_MAX // max(1, len(fleet.candidates)))
+        self._effort = preempting.Effort()
 
     def place(self, asks: Sequence[Ask], cuts: Sequence[int]) -> Made:
         """Go down the priorities, at each of which room is made or kept."""
@@ -164,16 +167,21 @@ class _Making:
         if self._objection is None:
             self._objection = objection(self._snapshot)
         why = self._objection or objection_to(self._snapshot, self._due[_slot(ask)])
+        if (begun := self._begun(ask, may_end=not why)) is not None:
+            self._nominate(ask, begun)
+            return
         kind = (ask.kind, ask.priority, bool(why))
         if kind in self._hopeless:
             self._say(ask, why)
             return
-        if not self._left:
+        if not self._left or self._effort.tried >= TRIED_MAX:
             self._made.words[_slot(ask)] = "its turn to have room made for it comes next"
             self._made.again[ask.service] = None
             return
         self._left -= 1
-        found = self._decide(ask, may_end=not why)
+        only = self._fleet.candidates.get(ask.only) if ask.only is not None else None
+        nodes = None if ask.only is None else [only] if only is not None else []
+        found = self._decide(ask, nodes, may_end=not why)
         if found is None:
             self._hopeless.add(kind)
             self._say(ask, why)
@@ -184,21 +192,25 @@ class _Making:
         said = why or "no tasks of lower priority could make room for it"
         self._made.words[_slot(ask)] = said
 
-    def _decide(self, ask: Ask, *, may_end: bool) -> Preemption | None:
-        self._known.ask_of(ask)
-        spare = self._known.spare if may_end else _nobody
+    def _begun(self, ask: Ask, *, may_end: bool) -> Preemption | None:
+        """What was begun for this slot, if it still comes to something: then it is finished, though
+        another node may be a little better by now, and no matter how many others are looked at."""
         before = self._standing.get(_slot(ask))
         node = self._fleet.candidates.get(before.node) if before is not None else None
-        if before is not None and node is not None:
-            # What was begun is finished, though another node may be a little better by now.
-            found = preempting.decide(self._fleet, ask, self._known.occupants, spare, [node])
-            if found is not None and {each.task for each in found.victims} <= before.victims:
-                return found
-        nodes = None
-        if ask.only is not None:
-            only = self._fleet.candidates.get(ask.only)
-            nodes = [] if only is None else [only]
-        return preempting.decide(self._fleet, ask, self._known.occupants, spare, nodes)
+        if before is None or node is None:
+            return None
+        found = self._decide(ask, [node], may_end=may_end)
+        if found is None or not {each.task for each in found.victims} <= before.victims:
+            return None
+        return found
+
+    def _decide(
+        self, ask: Ask, nodes: list[Candidate] | None, *, may_end: bool
+    ) -> Preemption | None:
+        self._known.ask_of(ask)
+        spare = self._known.spare if may_end else _nobody
+        fleet, occupants = self._fleet, self._known.occupants
+        return preempting.decide(fleet, ask, occupants, spare, nodes, self._effort)
 
     def _nominate(self, ask: Ask, found: Preemption) -> None:
         before = self._standing.get(_slot(ask))

@@ -9,7 +9,7 @@ from homeport.model import Availability, Cause, Move, NodeState
 from homeport.spec import Dependency, Mode, RestartPolicy
 from scheduler.cluster.observed import Brake
 from scheduler.placement.fleet import Fleet
-from scheduler.reconcile import planning, scheduling
+from scheduler.reconcile import planning, preemption, scheduling
 from scheduler.reconcile.pace import WINDOW_SECONDS, Pace
 from scheduler.reconcile.slots import Vacancy
 from tests.builders import GIB, World, spec, volume_mount
@@ -191,6 +191,22 @@ def test_several_slots_make_room_each_for_itself():
     world.rest()
     assert len(world.live(service)) == 3
     assert len(world.live(low)) == 1
+
+
+@pytest.mark.parametrize("limit", ["LOOKED_MAX", "TRIED_MAX"])
+def test_what_was_begun_takes_no_turn_from_those_that_come_next(monkeypatch, limit):
+    monkeypatch.setattr(preemption, "DECISIONS_MIN", 1 if limit == "LOOKED_MAX" else 9)
+    monkeypatch.setattr(preemption, limit, 1)
+    world, low = filled("a", "b")
+    service = world.apply(chief(replicas=3))
+    looks = [world.look() for _ in range(4)]
+    # One in each look, while those of before still stop; and what was begun stays begun.
+    assert [len(each) for each in looks] == [1, 1, 1, 0]
+    assert len(ending(world, low)) == 3
+    assert len(world.nominations.standing([], [])) == 3
+    world.run_all()
+    world.rest()
+    assert len(world.live(service)) == 3
 
 
 def test_priorities_give_way_one_after_the_other_and_it_ends():
