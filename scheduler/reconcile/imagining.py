@@ -41,6 +41,8 @@ from scheduler.reconcile.slots import Vacancy
 LOOKED_MAX = 30_000
 """Slots that are looked at in one imagination, each as often as it is: about a second's work, for
 which the scheduler does nothing else."""
+TRIED_PER_SLOT = 4
+"""Sets of victims that are tried in the time of a look at one slot."""
 
 _OBEYS = (NodeState.READY, NodeState.UNKNOWN)
 """What a node is whose agent does what it is told, as soon as it hears of it."""
@@ -217,6 +219,7 @@ class _World:
         standing = self._nominations.standing(due, vacancies)
         result = scheduling.decide(self.snapshot, self.fleet, vacancies, standing)
         self._nominations.replace(due, result.nominated)
+        self._spend(result.tried // TRIED_PER_SLOT)
         for service in due:
             self.waiting.pop(service, None)
             self.unplaced.pop(service, None)
@@ -242,7 +245,10 @@ class _World:
     def _count(self, service_id: ServiceId, tasks: int) -> None:
         service = self.snapshot.stored.service(service_id)
         wanted = len(replicas.wanted(service)) if service is not None else 0
-        self._left -= 1 + max(wanted, tasks)
+        self._spend(1 + max(wanted, tasks))
+
+    def _spend(self, slots: int) -> None:
+        self._left -= slots
         if self._left < 0:
             raise TooMuch
 

@@ -49,6 +49,7 @@ class Made:
     nominated: dict[SlotKey, Nominated] = field(default_factory=dict)
     words: dict[SlotKey, str] = field(default_factory=dict)  # the rest of why the slot waits
     again: dict[ServiceId, None] = field(default_factory=dict)  # to be looked at again at once
+    tried: int = 0  # sets of victims
 
 
 def place(
@@ -154,6 +155,7 @@ class _Making:
         self._place(rest)
         for task in self._kept:
             self._fleet.task_removed(task)
+        self._made.tried = self._effort.tried
         return self._made
 
     def _place(self, asks: Sequence[Ask]) -> None:

@@ -36,6 +36,7 @@ class Scheduled:
     wake_at: dict[ServiceId, float] = field(default_factory=dict)
     preempted: set[str] = field(default_factory=set)  # keys of tasks that end to make room
     nominated: dict[SlotKey, Nominated] = field(default_factory=dict)
+    tried: int = 0  # sets of tasks that might end
 
 
 def decide(
@@ -65,7 +66,7 @@ def decide(
     summary = ""
     made = preemption.place(snapshot, fleet, asks, due, standing)
     result.changes, result.preempted = made.changes, made.preempted
-    result.nominated = made.nominated
+    result.nominated, result.tried = made.nominated, made.tried
     for answer in made.answers:
         vacancy = due[answer.ask.service, answer.ask.slot]
         if isinstance(answer, Placed):

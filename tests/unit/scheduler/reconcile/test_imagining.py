@@ -261,6 +261,17 @@ def test_more_than_a_scheduler_may_think_about_is_refused():
         imagine(world.snapshot(), change, looked_max=3)
 
 
+def test_looking_for_whom_to_end_counts_as_thinking(monkeypatch):
+    world = world_of("a", "b", memory=4 * GIB)
+    running(world, spec("chief", memory=4 * GIB, priority=9, preempts=True))
+    running(world, spec("low", replicas=2, memory=2 * GIB))
+    change = Imagining(down=("node-a",))
+    imagine(world.snapshot(), change, looked_max=100)
+    monkeypatch.setattr(imagining, "TRIED_PER_SLOT", 0.01)
+    with pytest.raises(imagining.TooMuch):
+        imagine(world.snapshot(), change, looked_max=100)
+
+
 # ---------------------------------------------------------------- a node that is drained
 
 
