@@ -79,9 +79,11 @@ def plan(snapshot: Snapshot, services: Sequence[ServiceId]) -> list[Planned]:
         vacancies += [
             replace(vacancy, blocked="", not_before=0.0) for vacancy in decision.vacancies
         ]
+        tasks = snapshot.stored.tasks_of_service(service_id)
+        excluded, _ = restarts.excluded(snapshot, tasks, service.generation)
         for task in _old(snapshot, service):
             replaced[service_id, task.slot] = task
-            vacancies.append(_successor(snapshot, fleet, service, task))
+            vacancies.append(_successor(snapshot, fleet, service, task, excluded))
     result = scheduling.decide(snapshot, fleet, vacancies)
     where = {(placed.ask.service, placed.ask.slot): placed.node for placed in result.placed}
     where |= {place: each.node for place, each in result.nominated.items()}
@@ -226,9 +228,11 @@ def _old(snapshot: Snapshot, service: Service) -> list[Task]:
     ]
 
 
-def _successor(snapshot: Snapshot, fleet: Fleet, service: Service, task: Task) -> Vacancy:
+def _successor(
+    snapshot: Snapshot, fleet: Fleet, service: Service, task: Task, excluded: tuple[NodeId, ...]
+) -> Vacancy:
     return replace(
-        vacancies.of(snapshot, fleet, service, task.slot, None),
+        vacancies.of(snapshot, fleet, service, task.slot, None, excluded),
         reason=f"generation {service.generation} replaces generation {task.generation}",
         only=task.node
         if service.mode.is_global

@@ -9,11 +9,24 @@ from scheduler.reconcile import restarts, scheduling
 from scheduler.reconcile.slots import Slot, Vacancy, next_n
 
 
-def of(snapshot: Snapshot, fleet: Fleet, service: Service, slot: int, live: Task | None) -> Vacancy:
-    """Its vacancy; with the generation of its live task, if it has one."""
-    tasks = snapshot.stored.tasks_of_service(service.id)
+def of(
+    snapshot: Snapshot,
+    fleet: Fleet,
+    service: Service,
+    slot: int,
+    live: Task | None,
+    excluded: tuple[NodeId, ...] | None = None,
+) -> Vacancy:
+    """Its vacancy; with the generation of its live task, if it has one.
+
+    `excluded`: the nodes that a task of that generation avoids; None: they are looked up, among
+    all tasks of the service.
+    """
     generation = live.generation if live is not None else service.generation
-    history = Slot(slot, tuple(task for task in tasks if task.slot == slot))
+    history = Slot(slot, tuple(snapshot.stored.tasks_of_slot(service.id, slot)))
+    if excluded is None:
+        tasks = snapshot.stored.tasks_of_service(service.id)
+        excluded = restarts.excluded(snapshot, tasks, generation)[0]
     only: NodeId | None = None
     if service.mode.is_global:
         only = next((node.id for node in snapshot.stored.nodes() if node.number == slot), None)
@@ -26,5 +39,5 @@ def of(snapshot: Snapshot, fleet: Fleet, service: Service, slot: int, live: Task
         generation=generation,
         reason="the slot is empty",
         only=only,
-        excluded=restarts.excluded(snapshot, tasks, generation)[0],
+        excluded=excluded,
     )

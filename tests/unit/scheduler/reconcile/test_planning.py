@@ -4,7 +4,7 @@ from homeport.model import NodeState
 from homeport.spec import pairs
 from scheduler.cluster.changes import Put
 from scheduler.placement.fleet import Fleet
-from scheduler.reconcile import planning
+from scheduler.reconcile import planning, restarts
 from tests.builders import GIB, World, spec, volume_mount
 
 
@@ -68,6 +68,25 @@ def test_a_plan_of_a_change_names_what_is_replaced_and_frees_its_room_first():
     world.apply(spec("web", ports=(80,), memory=7 * GIB, labels=pairs({"new": "1"})))
     (planned,) = planning.plan(world.snapshot(), [service])
     assert (planned.node, planned.replaces) == ("node-a", before[0].id)
+
+
+def test_a_plan_of_many_replicas_looks_at_their_service_and_not_at_it_for_each(monkeypatch):
+    looked = []
+    excluded = restarts.excluded
+
+    def counted(snapshot, tasks, generation):
+        looked.append(generation)
+        return excluded(snapshot, tasks, generation)
+
+    monkeypatch.setattr(restarts, "excluded", counted)
+    for replicas in (3, 30):
+        world = world_of("a", "b")
+        web = world.apply(spec("web"), replicas=replicas)
+        world.settle(20)
+        world.apply(spec("web", cpu=100), replicas=replicas)
+        looked.clear()
+        assert len(planning.plan(world.snapshot(), [web])) == replicas
+        assert len(looked) <= 2
 
 
 def test_a_plan_of_nothing_new_is_empty():
