@@ -157,6 +157,8 @@ def _change_of_mind(snapshot: Snapshot, service: Service, slot: Slot, old: Task)
     assert old.move is not None, "only marked tasks are asked about"
     if next_n(service, slot) > old.move.n:
         return "the task that was to replace it is gone"
+    if len(slot.wanted) > 1:
+        return "its slot has another task already"
     if old.generation < service.template_generation:
         return "another generation is rolled out"
     if not old.exclusive and _is_exclusive_now(snapshot, service):

@@ -176,6 +176,14 @@ def test_what_has_become_exclusive_since_gets_no_second_copy():
     assert home.task(2) is None
 
 
+def test_a_mark_that_speaks_of_another_task_than_the_slot_has_keeps_no_two_copies():
+    home = moving().new()
+    old = home.task(1)
+    home.put(replace(old, move=replace(old.move, n=3)))
+    home.settle(60)
+    assert len(home.where()) == 1
+
+
 @pytest.mark.parametrize("old", [NodeState.SUSPECT, NodeState.DOWN])
 def test_what_may_be_the_only_copy_is_not_given_up_for_a_silence(old):
     home = moving().new()
