@@ -61,7 +61,10 @@ class Turns:
     def begin(self, snapshot: Snapshot, fleet: Fleet, lease_seconds: float) -> Begun:
         """Let those begin whose turn has come."""
         result = Begun()
-        if not self._marked or snapshot.observed.brake is not None:
+        if not self._marked:
+            return result
+        if snapshot.observed.brake is not None:
+            self._take_back(snapshot)
             return result
         if (until := self._began + lease_seconds) > snapshot.now:
             result.wake_at = until
@@ -89,6 +92,13 @@ class Turns:
             result.services.append(task.service)
             under_way += 1
         return result
+
+    def _take_back(self, snapshot: Snapshot) -> None:
+        """Those whose turn has come and has led to nothing yet wait for it again."""
+        for task_id in list(self._observed.begun):
+            task = snapshot.stored.task(task_id)
+            if task is not None and task.move is not None and not _has_begun(snapshot, task):
+                del self._observed.begun[task_id]
 
 
 def _has_begun(snapshot: Snapshot, task: Task) -> bool:

@@ -294,6 +294,19 @@ def test_nothing_begins_under_the_brake():
     assert home.where().count("b") == 0
 
 
+@pytest.mark.parametrize("exclusive", [False, True])
+def test_a_turn_that_has_led_to_nothing_when_the_brake_comes_is_waited_for_again(exclusive):
+    home = Home(exclusive=exclusive).move()
+    assert home.turns.begin(home.snapshot(), home.fleet, 15.0).services == [home.service]
+    home.observed.brake = Brake(since=0, since_ms=0, silent=(), counted=(), cause="2 of 3")
+    home.rest()
+    assert home.where() == ["a"]
+    home.observed.brake = None
+    assert home.turns.begin(home.snapshot(), home.fleet, 15.0).services == [home.service]
+    home.settle(60)
+    assert home.where() == ["b"]
+
+
 def test_nothing_begins_while_the_leader_is_younger_than_a_nodes_lease():
     home = crowd()
     turns = Turns(home.observed, began=home.now - 14)
