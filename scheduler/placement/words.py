@@ -104,9 +104,9 @@ def _clause(refusal: Refusal) -> str:
             count, _, kind = needed.partition(" ")
             return f"has {had} {kind} free of reservations, and {count} {_be(count)} needed"
         case "device":
-            return f"has {had} of {needed}"
+            return f"has {had} of {_counted(needed)}"
         case "device-free":
-            return f"has {had} of {needed} free"
+            return f"has {had} of {_counted(needed)} free"
         case other:
             return f"is refused by {other} (needs {needed}, has {had})"
 
@@ -198,6 +198,13 @@ def _neighbour(needed: str, had: str) -> str:
             return f"has {where}, where a task of {whom} is, and it must be apart from that"
         case _:
             return f"has {where}, where a task must be apart from those of {whom}"
+
+
+def _counted(devices: str) -> str:
+    """What is needed of devices, with its number where it is one: `1 meter`."""
+    first = devices.partition(" ")[0]
+    is_counted = first == "all" or first.replace("/", "").isdecimal()
+    return devices if is_counted or ", " in devices else f"1 {devices}"
 
 
 def _sizes(had: str, needed: str) -> tuple[str, str]:

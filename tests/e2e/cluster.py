@@ -12,7 +12,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
@@ -28,7 +28,15 @@ POLL_SECONDS = 0.05
 class Cluster:
     """One scheduler and one agent on each host of a lab."""
 
-    def __init__(self, lab: Lab, *, directory: Path, agent_arguments: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        lab: Lab,
+        *,
+        directory: Path,
+        agent_arguments: tuple[str, ...] = (),
+        host_arguments: Mapping[str, tuple[str, ...]] | None = None,
+    ) -> None:
+        """`host_arguments`: what the agent of one host is told beside `agent_arguments`."""
         self.lab = lab
         self.directory = directory
         port = free_port(lab.address)
@@ -48,7 +56,7 @@ class Cluster:
                     "--name", host.name, "--state-dir", directory / host.name,
                     "--runtime", "docker", "--metrics-address", f"{host.address}:9101",
                     "--label", f"disk={'ssd' if host.name == 'h1' else 'sd'}",
-                    "--insecure", *agent_arguments,
+                    "--insecure", *agent_arguments, *(host_arguments or {}).get(host.name, ()),
                 ],
                 name="agent",
             )

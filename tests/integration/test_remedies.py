@@ -194,12 +194,12 @@ def test_every_reason_is_named_and_each_change_that_is_suggested_makes_the_task_
         "n03": "does not satisfy node.labels.disk == ssd; there it is not set",
         "n04": r"has \S+ [GM]iB of memory free of reservations, and \S+ [GM]iB is needed",
         "n05": "has port 8080/tcp taken",
-        "n06": "has 0 of serial",
+        "n06": "has 0 of 1 serial",
         "n07": "has no /mnt/films, and the bind of /mnt/films needs it to be there already",
         "n08": "has 0 tuner free of reservations, and 1 is needed",
         "n09": rf"has {free}s? free of reservations, and {half}s? (is|are) needed",
         "n10": "is not ready: its agent is not connected or has not reported yet",
-        "n11": "has 0 of serial free",
+        "n11": "has 0 of 1 serial free",
         "n12": "has a task of others/noisy, and it must be apart from that",
     }.items():
         said = [each for each in objections if each.startswith(f"{name} ")]

@@ -122,6 +122,11 @@ SAID = [
     ("generic", "1 stick", "0", "a has 0 stick free of reservations, and 1 is needed"),
     ("device", "2 gpu", "1", "a has 1 of 2 gpu"),
     ("device-free", "2 gpu", "1", "a has 1 of 2 gpu free"),
+    ("device", "serial", "0", "a has 0 of 1 serial"),
+    ("device-free", "/dev/ttyUSB0", "0", "a has 0 of 1 /dev/ttyUSB0 free"),
+    ("device-free", "all serial", "1", "a has 1 of all serial free"),
+    ("device-free", "300/1000 of gpu", "0", "a has 0 of 300/1000 of gpu free"),
+    ("device-free", "gpu, tpu", "not all at once", "a has not all at once of gpu, tpu free"),
     ("moon", "full", "half", "a is refused by moon (needs full, has half)"),
 ]
 
