@@ -112,7 +112,7 @@ def member_frozen(world: World) -> None:
 def _another_leads(etcd: Etcd, member: Member) -> bool:
     others = [each for each in etcd.members if each is not member]
     statuses = [status for each in others if (status := each.status())]
-    return any(each["leader"] == each["header"]["member_id"] for each in statuses)
+    return any(each.get("leader") == each["header"]["member_id"] for each in statuses)
 
 
 @fault("F21", "etcd's space is used up", seconds=400)

@@ -265,7 +265,7 @@ class Etcd:
         """The member that leads; AssertionError if none does."""
         for member in self.members:
             status = member.status() if member.daemon.alive else None
-            if status and status["leader"] == status["header"]["member_id"]:
+            if status and status.get("leader") == status["header"]["member_id"]:
                 return member
         raise AssertionError("no member of etcd leads")
 
