@@ -514,6 +514,7 @@ class Controller:
                 lease_seconds=self._lease_seconds,
             )
         except Exception:
+            # What would only be better must not stop what has to be done.
             log.exception("moves to better nodes cannot be decided about")
             return
         for change in changes:
