@@ -15,12 +15,12 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from homeport.lifecycle import Desired, TaskState
-from homeport.model import Availability, Cause, Health, NodeState, Service, Taint, Task
+from homeport.model import Availability, Cause, Health, NodeId, NodeState, Service, Taint, Task
 from scheduler.cluster import keys
 from scheduler.cluster.changes import Change, Put
 from scheduler.cluster.observed import is_ready
 from scheduler.cluster.snapshot import Snapshot
-from scheduler.placement import taints
+from scheduler.placement import requirements, taints
 from scheduler.placement.fleet import requirements_of
 from scheduler.reconcile import replicas
 from scheduler.reconcile.slots import Slot, name
@@ -65,11 +65,40 @@ def awaits_successor(snapshot: Snapshot, service: Service, slot: Slot) -> str:
         return ""
     if not all(is_movable(service, task) and gives_up(snapshot, task) for task in live):
         return ""
+    if any(is_unfenced(snapshot, service, task) for task in live):
+        return ""
     node = live[-1].node
-    state = snapshot.observed.node(node).state
-    is_lost = (record := snapshot.stored.node(node)) is not None and record.lost_ms
-    how = "is lost" if is_lost else "is down" if state is NodeState.DOWN else "is silent"
+    how = "is silent"
+    if _is_lost(snapshot, node):
+        how = "is lost"
+    elif is_down(snapshot, live[-1]):
+        how = "is down"
     return f"node {name(snapshot, node)} {how}"
+
+
+def is_unfenced(snapshot: Snapshot, service: Service, task: Task) -> bool:
+    """Whether an exclusive successor has to wait for this task's node, however long it is silent.
+
+    The task is from before its service became exclusive: no lease of its node ends it. Only an
+    operator can say that it runs no more.
+    """
+    if task.exclusive or _is_lost(snapshot, task.node):
+        return False
+    return is_exclusive_now(snapshot, service)
+
+
+def is_exclusive_now(snapshot: Snapshot, service: Service) -> bool:
+    """Whether a task of the service that is made now is exclusive."""
+    edition = snapshot.stored.spec(service.id, service.generation)
+    if edition is None:
+        return False
+    required = requirements_of(snapshot.stored, service.id, service.generation)
+    return requirements.is_exclusive(edition.spec, required, service)
+
+
+def _is_lost(snapshot: Snapshot, node: NodeId) -> bool:
+    """Whether its operator said so."""
+    return (record := snapshot.stored.node(node)) is None or bool(record.lost_ms)
 
 
 def awaits_node(snapshot: Snapshot, slot: Slot) -> str:
@@ -170,6 +199,13 @@ def waits_for_its_node(snapshot: Snapshot, task: Task) -> str:
         return (
             f"node {where} is silent since {since}: an exclusive task moves once its node's lease"
             " is certainly over"
+        )
+    service = snapshot.stored.service(task.service)
+    if service is not None and is_unfenced(snapshot, service, task):
+        return (
+            f"it waits for node {where}, which is {word} since {since}: the service was made"
+            " exclusive after this task had started there, so no lease ends it; bring the node"
+            f" back, or say `homeport node lost {where}` when you know that it is off"
         )
     return ""
 

@@ -21,9 +21,9 @@ from homeport.spec import ServiceSpec
 from scheduler.cluster import keys
 from scheduler.cluster.changes import Change, Put
 from scheduler.cluster.snapshot import Snapshot
-from scheduler.placement import filters, requirements as needs, words
+from scheduler.placement import filters, words
 from scheduler.placement.asks import Ask
-from scheduler.placement.fleet import Fleet, requirements_of
+from scheduler.placement.fleet import Fleet
 from scheduler.placement.lifting import lifted
 from scheduler.reconcile import nodes, proofs, replicas, scheduling
 from scheduler.reconcile.proofs import Progress
@@ -161,16 +161,9 @@ def _change_of_mind(snapshot: Snapshot, service: Service, slot: Slot, old: Task)
         return "its slot has another task already"
     if old.generation < service.template_generation:
         return "another generation is rolled out"
-    if not old.exclusive and _is_exclusive_now(snapshot, service):
+    if not old.exclusive and nodes.is_exclusive_now(snapshot, service):
         return "its service has become exclusive, and it runs without a lease"
     return nodes.must_leave(snapshot, old)
-
-
-def _is_exclusive_now(snapshot: Snapshot, service: Service) -> bool:
-    """Whether the next task of this service would be exclusive: one of before may not be."""
-    edition = snapshot.stored.spec(service.id, service.generation)
-    required = requirements_of(snapshot.stored, service.id, service.generation)
-    return edition is not None and needs.is_exclusive(edition.spec, required, service)
 
 
 def _handed_over(

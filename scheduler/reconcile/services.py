@@ -230,10 +230,20 @@ def _blocked(
     if first:
         return [_held(vacancy, first) for vacancy in vacancies]
     if service.mode.is_job and spec.max_concurrent:
-        live = sum(len(slot.wanted) + len(slot.stopping) for slot in wanted.values())
-        free = max(0, spec.max_concurrent - live)
+        # A slot whose task's node is silent has its turn: its successor must not wait for its end.
+        busy = {number for number, slot in wanted.items() if slot.wanted or slot.stopping}
+        free = max(0, spec.max_concurrent - len(busy))
         turn = f"waits for its turn: {spec.max_concurrent} run at once"
-        return vacancies[:free] + [_held(vacancy, turn) for vacancy in vacancies[free:]]
+        said: list[Vacancy] = []
+        for vacancy in vacancies:
+            if vacancy.slot in busy:
+                said.append(vacancy)
+            elif free:
+                free -= 1
+                said.append(vacancy)
+            else:
+                said.append(_held(vacancy, turn))
+        return said
     return vacancies
 
 

@@ -322,3 +322,61 @@ def test_a_move_that_is_held_says_by_what():
     cluster.observed.put_waiting(cluster.service, {1: waiting})
     explained = planning.explain(cluster.snapshot(), cluster.service, [1])[0]
     assert explained.reason == "node a is down; it is held by the brake"
+
+
+class MadeExclusive(Cluster):
+    """A service that became exclusive while the node of its task was silent."""
+
+    def __init__(self, state):
+        super().__init__()
+        self.silent(state)
+        self.apply(spec("web", exclusive=True), replicas=1)
+
+
+@pytest.mark.parametrize("state", [NodeState.SUSPECT, NodeState.DOWN])
+def test_what_is_made_exclusive_waits_for_a_silent_copy_that_has_no_lease(state):
+    cluster = MadeExclusive(state)
+    for _ in range(50):
+        assert not cluster.is_replaced()
+        cluster.pass_time(10)
+    explained = planning.explain(cluster.snapshot(), cluster.service, [1])[0]
+    assert "made exclusive after this task had started there" in explained.reason
+    assert "`homeport node lost a`" in explained.reason
+
+
+def test_what_is_made_exclusive_waits_also_for_the_copy_that_was_replaced():
+    cluster = Cluster().silent(NodeState.DOWN)
+    assert cluster.is_replaced()
+    cluster.settle(10)
+    cluster.apply(spec("web", exclusive=True), replicas=1)
+    cluster.rest()
+    for task in cluster.live(cluster.service):
+        assert not task.exclusive, "beside a copy that may still run"
+    cluster.back()
+    cluster.settle(60)
+    (only,) = cluster.live(cluster.service)
+    assert only.exclusive
+
+
+def test_an_operators_word_that_its_node_is_lost_ends_the_wait():
+    cluster = MadeExclusive(NodeState.DOWN)
+    assert not cluster.is_replaced()
+    node = cluster.tables.node(cluster.a)
+    cluster.put(replace(node, lost_ms=1))
+    assert cluster.is_replaced()
+    assert cluster.live(cluster.service)[-1].exclusive
+
+
+def test_a_job_goes_on_elsewhere_though_no_more_of_it_may_run_at_once():
+    world = World()
+    for number, name in enumerate(("a", "b"), start=1):
+        world.add_node(name, number)
+    limited = spec("job", mode=Mode.REPLICATED_JOB, replicas=3, max_concurrent=1)
+    job = world.apply(limited)
+    world.rest()
+    (first,) = world.live(job)
+    world.set_state(first.node, NodeState.DOWN)
+    world.rest()
+    assert [(task.slot, task.n) for task in world.live(job)] == [(1, 1), (1, 2)]
+    assert world.live(job)[-1].node != first.node
+    assert "its turn" in world.observed.waiting[job][2].reason
