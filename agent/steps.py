@@ -283,17 +283,18 @@ def _wait_to_start(wish: Wish, record: Record, now: Now) -> Decision:
 
 
 def _while_alive(wish: Wish, seen: Seen, record: Record, now: Now) -> Decision:
-    if not wish.may_run and record.ending != LEASE_ENDED:
-        record = replace(record, ending=LEASE_ENDED)
-    if record.ending:
-        return Decision(step=Step.STOP, record=record)
     is_other_start = (
         record.state is S.RUNNING
         and (seen.pid and record.pid and seen.pid != record.pid)
         and seen.started_ms != record.started_wall_ms
     )
+    if not wish.may_run and record.ending != LEASE_ENDED:
+        record = replace(record, ending=LEASE_ENDED)
+    if record.ending and not (is_other_start and record.ending != LEASE_ENDED):
+        return Decision(step=Step.STOP, record=record)
     if record.state is S.BACKOFF or is_other_start:
-        # Somebody restarted it by hand: it runs, as an attempt of its own.
+        # Somebody restarted it by hand, or the journal has lost that we did: it runs, as an
+        # attempt of its own, and what spoke against the one before is over.
         record = _next_attempt(record)
     if record.state is not S.RUNNING:
         record = _running(record, seen, now)

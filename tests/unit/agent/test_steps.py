@@ -139,6 +139,19 @@ PREPARED = Record(state=S.PREPARING, prepared=True)
             id="a stop that was begun is gone through with",
         ),
         pytest.param(
+            wish(), RUNNING, replace(LIVE, ending="its health check fails"), Step.STOP, S.RUNNING,
+            1, id="also one for its health, which is better by now",
+        ),
+        pytest.param(
+            wish(), replace(RUNNING, pid=8, started_ms=2),
+            replace(LIVE, ending="its health check fails"), Step.WAIT, S.RUNNING, 2,
+            id="what has been started since was never unwell",
+        ),
+        pytest.param(
+            wish(), replace(RUNNING, pid=8, started_ms=2), replace(LIVE, ending=LEASE_ENDED),
+            Step.STOP, S.RUNNING, 1, id="but it may be somebody else's by now",
+        ),
+        pytest.param(
             wish(may_start=False, may_run=False), exited(137), LIVE, Step.WAIT, S.READY, 2,
             id="what the guard killed waits for a lease",
         ),
