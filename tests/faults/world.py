@@ -184,7 +184,8 @@ class World:
             engine = host.engine.client()
             other = {"dev.homeport.cluster": "another", "dev.homeport.task": "x/1/1"}
             for name, labels in (("canary-plain", {}), ("canary-other", other)):
-                made = engine.create_container("hp/sleeper:1", name=name, labels=labels)
+                marked = labels | {CANARY_LABEL: ""}
+                made = engine.create_container("hp/sleeper:1", name=name, labels=marked)
                 engine.start(made["Id"])
             engine.create_volume("canary-data", labels={CANARY_LABEL: ""})
 

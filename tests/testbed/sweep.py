@@ -193,11 +193,16 @@ def kill_containers(directory: Path) -> None:
     Their shims and containerd must be gone already, or they would clean up at the same time.
     """
     groups = _container_groups(directory)
-    for group in groups:
-        # What is frozen does not even die.
-        _write(group / "freezer.state", "THAWED")
-        _write(group / "cgroup.freeze", "0")
-    kill(lambda: in_containers(directory), what="containers")
+
+    def find() -> set[int]:
+        # What is frozen does not even die; and runc, before it kills a container, freezes it. One
+        # that was at that when its shim went may do so late.
+        for group in groups:
+            _write(group / "freezer.state", "THAWED")
+            _write(group / "cgroup.freeze", "0")
+        return in_containers(directory)
+
+    kill(find, what="containers")
     for group in groups:
         nested = [path for path in group.rglob("*") if path.is_dir()]
         for path in sorted(nested, key=lambda path: len(path.parts), reverse=True):
