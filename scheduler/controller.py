@@ -1,61 +1,43 @@
 """The one control loop: look, decide, commit, wait. Only the leader runs it.
 
-Events from the mirror and from dispatch only mark what is dirty and ring the bell; each
-cycle looks at what is marked, asks the deciders, and commits all that they propose
-together. The loop owns the Fleet: placements are assumed there when they are decided, and
-taken back when their commit fails. A newcomer's mistake: reading a snapshot after an
-await. Everything between `_look` and the commit is synchronous.
+Events from the mirror and from dispatch only say whom to look at and ring the bell (`waking`);
+each cycle looks at who is due, asks the deciders, has the slots that want a task filled
+(`filling`), and commits all that is proposed together. The loop owns the Fleet: placements are
+assumed there when decided, and taken back when their commit fails. A newcomer's mistake:
+reading a snapshot after an await. Everything between `_look` and the commit is synchronous.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
 
 import structlog
 
-from homeport.model import (
-    Availability,
-    Event,
-    Node,
-    NodeId,
-    NodeState,
-    Service,
-    ServiceId,
-    Stack,
-    Task,
-    TaskId,
-)
+from homeport.model import NodeId, ServiceId, TaskId
 from homeport.seams import Clock, Randomness, jittered
-from scheduler.cluster import keys
-from scheduler.cluster.changes import Change, Put
-from scheduler.cluster.observed import Dirt, Observed, Waiting, doubt_of
+from scheduler.cluster.changes import Change
+from scheduler.cluster.observed import Dirt, Observed, doubt_of
 from scheduler.cluster.snapshot import Snapshot
 from scheduler.cluster.stats import ERROR, PLACED, UNSCHEDULABLE, Stats
+from scheduler.cluster.view import View
 from scheduler.config import Timers
 from scheduler.placement import engine
-from scheduler.placement.asks import Ask, Placed
-from scheduler.placement.fleet import Fleet, unfit
+from scheduler.placement.fleet import Fleet
 from scheduler.placement.following import follow
-from scheduler.reconcile import (
-    brake as brakes,
-    drafts,
-    reaper,
-    revoking,
-    scheduling,
-    services as reconcile,
-    telling,
-)
+from scheduler.reconcile import exemptions, revoking, services as reconcile, sightings, telling
 from scheduler.reconcile.agenda import Agenda
-from scheduler.reconcile.answers import Answers
 from scheduler.reconcile.automatic import Automatic
-from scheduler.reconcile.moves import Moves, cause_of
-from scheduler.reconcile.nominations import Nominations
-from scheduler.reconcile.orphans import Orphans
+from scheduler.reconcile.brake import Braking
+from scheduler.reconcile.filling import Filling
+from scheduler.reconcile.look import Look
 from scheduler.reconcile.pace import Pace
-from scheduler.reconcile.slots import Vacancy
+from scheduler.reconcile.reaping import Reaping
+from scheduler.reconcile.scheduling import WaitingRoom
+from scheduler.reconcile.sightings import Sightings
+from scheduler.reconcile.troubles import TROUBLE_SECONDS, Troubles
 from scheduler.reconcile.turns import Turns
+from scheduler.reconcile.waking import Waking
 from scheduler.store.base import Conflict, Fence, StoreError
 from scheduler.store.commit import Committer
 from scheduler.store.mirror import Mirror, MirrorChange
@@ -68,38 +50,8 @@ LOOK_VACANCIES = 2_000
 """Services in one look, and when it ends early: the rest stays marked, so that heartbeats are
 answered and leases kept in between, also on a slow machine. Most work of a slot that wants a task
 comes after the looking."""
-REAP_SECONDS = 3600.0
-BRAKE_SECONDS = 1.0
-"""While the brake is on it is judged anew so often: a node that is heard again changes no state."""
-PREEMPT_SECONDS = 5.0
-"""How soon after a change anywhere those are looked at that wait and may have others ended: it may
-have been what kept these. Looking for whom to end takes long, so not after each change."""
-CONFLICT_SECONDS = 0.02
-TROUBLE_SECONDS = 1.0
-TROUBLE_MAX_SECONDS = 60.0
 
 log = structlog.get_logger(__name__)
-
-
-@dataclass(slots=True)
-class _Look:
-    """What one look decided."""
-
-    changes: list[Change] = field(default_factory=list)
-    placed: dict[str, Placed] = field(default_factory=dict)  # by the key of the task's record
-    moves: dict[str, str] = field(default_factory=dict)  # of those: why it is a move
-    before: dict[str, keys.Stored | None] = field(default_factory=dict)
-    owners: dict[str, ServiceId] = field(default_factory=dict)  # who is looked at again
-    preempted: set[str] = field(default_factory=set)  # keys of tasks that end to make room
-
-    def add(self, changes: Iterable[Change], owner: ServiceId | None = None) -> None:
-        """Propose these, once for each record: services may share a volume."""
-        for change in changes:
-            if change.key not in self.before:
-                self.before[change.key] = None
-                self.changes.append(change)
-                if owner is not None:
-                    self.owners[change.key] = owner
 
 
 class Controller:
@@ -129,33 +81,23 @@ class Controller:
         self._clock = clock
         self._randomness = randomness
         self._fence = fence
-        self._bell = asyncio.Event()
-        self._agenda = Agenda()
-        self._room = scheduling.WaitingRoom()
-        self._fleet = Fleet()
-        self._globals: dict[ServiceId, None] = {}
-        self._stacks: dict[str, None] = {}
-        self._roomier: dict[NodeId, None] = {}
-        self._joined: dict[NodeId, None] = {}  # nodes that got tasks: others may wait for those
-        self._node_states: dict[NodeId, tuple[NodeState, bool, str, str]] = {}
         self._timers = timers or Timers()
-        self._address = address
-        self._pace = Pace(clock.boottime())
-        self._moves = Moves(clock.boottime())
-        self._nominations = Nominations()
-        # At their last look they needed nothing, and no progress of their live tasks changes that.
-        self._calm: dict[ServiceId, None] = {}
-        self._turns = Turns(observed, clock.boottime())
-        self._automatic = Automatic(clock.boottime())
-        self._braked: dict[ServiceId, None] = {}  # they wait for the brake to change
+        self._bell = asyncio.Event()
+        self._fleet = Fleet()
+        began = clock.boottime()
+        room = WaitingRoom()
+        self._agenda = Agenda()
+        self._waking = Waking(self._agenda, room)
+        self._sightings = Sightings()
+        self._braking = Braking(address)
+        self._filling = Filling(began, room)
+        self._turns = Turns(observed, began)
         self._turns_at = 0.0  # boot time at which moves may begin; 0: when something changes
-        self._brake_at = 0.0  # boot time at which it is to be judged anew; 0: when a node changes
-        self._troubles: dict[ServiceId, int] = {}  # failed looks in a row
+        self._automatic = Automatic(began)
+        self._pace = Pace(began)
+        self._reaping = Reaping()
+        self._troubles = Troubles()
         self._frozen: dict[ServiceId, None] = {}  # already said that these are left alone
-        self._answers = Answers()
-        self._orphans = Orphans()
-        self._hourly_at = 0.0
-        self._stacks_at = 0.0
         self.cycles = 0
         self.stats = Stats()
         """What this loop took and came to, to be read by whoever shows it."""
@@ -185,15 +127,11 @@ class Controller:
     async def _start(self) -> None:
         """A new leader looks at everything once; events are followed from here on."""
         tables = self._mirror.tables
-        self._fleet = Fleet.without_tasks(self._snapshot())
-        for node in tables.nodes():
-            self._node_states[node.id] = self._node_state(node.id)
-        for service in tables.services():
-            if service.mode.is_global:
-                self._globals[service.id] = None
-            self._agenda.add(service.id)
-        for stack in tables.stacks():
-            self._stacks[stack.name] = None
+        snapshot = self._snapshot()
+        self._fleet = Fleet.without_tasks(snapshot)
+        self._sightings.begin(snapshot)
+        self._waking.begin(tables)
+        self._reaping.begin(tables)
         # In slices: a second without an await, and another scheduler takes over.
         tasks = [task.id for task in tables.tasks()]
         while tasks:
@@ -209,150 +147,67 @@ class Controller:
     def _changed(self, changes: Sequence[MirrorChange]) -> None:
         """The mirror applied a commit, ours or anybody's."""
         snapshot = self._snapshot()
+        stored = snapshot.stored
         for change in changes:
-            if change.key not in snapshot.stored.unreadable:
+            key, old, new = change.key, change.old, change.new
+            if key not in stored.unreadable:
                 # What a newer version wrote still takes its room.
-                follow(self._fleet, snapshot, change.key, change.old, change.new)
-            self._mark(change)
-        if changes:
-            self._look_for_victims(snapshot.now)
-        self._bell.set()
-
-    def _look_for_victims(self, now: float) -> None:
-        """Something changed, by which somebody may be ended now for those that may preempt."""
-        for service in self._room.preempting:
-            self._agenda.at(service, now + PREEMPT_SECONDS)
-
-    def _mark(self, change: MirrorChange) -> None:
-        kind, _, rest = change.key.partition("/")
-        match kind:
-            case "tasks":
-                task_id = TaskId(rest)
-                self._agenda.add(ServiceId(rest.rsplit("/", 2)[0]))
-                self._turns.changed(task_id, change.new)
-                if isinstance(change.old, Task) and task_id not in self._fleet.held:
-                    self._roomier[change.old.node] = None
-                if change.old is None and isinstance(change.new, Task):
-                    self._joined[change.new.node] = None
-                if isinstance(change.old, Task) and _has_ended(change.new):
-                    self._pace.gone(change.old, self._clock.boottime())
-                if change.new is None and keys.task(task_id) not in self._mirror.tables.unreadable:
-                    self._observed.forget(task_id)
-            case "services":
-                self._mark_service(ServiceId(rest), change)
-            case "rollouts":
-                self._agenda.add(ServiceId(rest))
-            case "specs":
-                self._agenda.add(ServiceId(rest.rpartition("/")[0]))
-            case "nodes":
-                self._mark_node(NodeId(rest))
-                if _takes_tasks(change.new) and not _takes_tasks(change.old):
-                    self._noticed()
-            case "cluster":
-                self._noticed()
-            case "volumes" if change.new is None:
-                for service in self._room.everybody():
-                    self._agenda.add(service)
-            case "stacks":
-                self._stacks[rest] = None
-                if isinstance(change.old, Stack) and change.old.draft:
-                    # They were left alone until its draft was written out.
-                    for each in self._mirror.tables.services_of(rest):
-                        self._agenda.add(each.id)
-            case _:
-                pass
-
-    def _mark_service(self, service_id: ServiceId, change: MirrorChange) -> None:
-        self._agenda.add(service_id)
-        new = change.new
-        if isinstance(new, Service):
-            if new.mode.is_global:
-                self._globals[service_id] = None
+                follow(self._fleet, snapshot, key, old, new)
+            if key.startswith("tasks/"):
+                task = TaskId(key.partition("/")[2])
+                self._waking.task_changed(self._fleet, task, old, new)
+                self._turns.changed(task, new)
+                self._pace.changed(old, new, snapshot.now)
+                if new is None and key not in stored.unreadable:
+                    self._observed.forget(task)
             else:
-                self._globals.pop(service_id, None)
-            return
-        self._globals.pop(service_id, None)
-        if isinstance(change.old, Service):
-            self._stacks[change.old.stack] = None
-
-    def _mark_node(self, node: NodeId) -> None:
-        """Its record, readiness or liveness changed: who is there, and who may come."""
-        for task in self._mirror.tables.tasks_of_node(node):
-            self._agenda.add(task.service)
-        for service in (*self._globals, *self._room.preempting):
-            self._agenda.add(service)
-        self._roomier[node] = None
-
-    def _noticed(self) -> None:
-        """Tasks may be better placed now than they are."""
-        self._automatic.noticed(self._mirror.tables.cluster, self._clock.boottime())
+                self._waking.changed(stored, key, old, new)
+                self._reaping.changed(key, old, new)
+                self._automatic.changed(key, old, new, stored.cluster, snapshot.now)
+        if changes:
+            self._waking.look_for_victims(snapshot.now)
+        self._bell.set()
 
     def _take_dirt(self) -> None:
         """Turn what dispatch has marked, and room that was freed, into services to look at."""
         # What was freed is known from the records themselves, node by node, so `capacity`,
         # which would wake everybody who waits, says nothing new.
         services, nodes, _ = self._dirt.take()
-        now = self._clock.boottime()
-        if nodes or (self._brake_at and self._brake_at <= now):
-            self._judge_brake()
-        for service in services:
-            self._agenda.add(service)
-        progressed = self._dirt.take_progress()
-        if services or progressed:
-            self._look_for_victims(now)  # of a minimum, only what runs counts
-        for service in progressed:
-            if service in self._calm:
-                self._agenda.stir(service)
-            else:
-                self._agenda.add(service)
+        snapshot = self._snapshot()
+        if nodes or 0 < self._braking.due_at <= snapshot.now:
+            self._judge_brake(snapshot)
+        self._waking.reported(services, self._dirt.take_progress(), snapshot.now)
         for node in nodes:
-            state = self._node_state(node)
-            before = self._node_states.get(node)
-            if before == state:
-                continue
-            self._node_states[node] = state
-            if state[0] is NodeState.READY and (before is None or before[0] != state[0]):
-                self._noticed()
-            if isinstance(record := self._mirror.tables.node(node), Node):
-                ready = state[0] is NodeState.READY
-                self._fleet.node_changed(record, ready=ready, unfit=state[2], unfenced=state[3])
-            self._mark_node(node)
-        joined, self._joined = self._joined, {}
-        if joined and self._room.waits_for_others:
-            self._roomier |= joined
-        roomier, self._roomier = self._roomier, {}
-        for node in roomier:
-            for service in self._room.woken_by(self._fleet, node):
-                self._agenda.add(service)
+            self._see(snapshot, node)
+        self._waking.wake_who_fits(self._fleet)
         self._turns_at = 0.0
         if self._turns:
-            begun = self._turns.begin(self._snapshot(), self._fleet, self._lease_seconds)
+            begun = self._turns.begin(snapshot, self._fleet, self._lease_seconds)
             for service in begun.services:
                 self._agenda.add(service)
             self._turns_at = begun.wake_at
 
-    def _judge_brake(self) -> None:
+    def _judge_brake(self, snapshot: Snapshot) -> None:
         """Put the brake on or take it off, and say so."""
-        snapshot = self._snapshot()
-        before = self._observed.brake
-        timers = self._timers.scaled(len(self._observed.liveness))
-        nodes = brakes.watched(snapshot, timers, self._address)
-        brake = brakes.decide(before, nodes, snapshot.now, snapshot.now_ms)
-        self._brake_at = snapshot.now + BRAKE_SECONDS if brake is not None else 0.0
-        if brake == before:
-            return
-        self._observed.brake = brake
-        for service in (*self._braked, *self._room.preempting):
-            self._agenda.add(service)
-        self._braked.clear()
-        if (event := telling.brake(before, brake, snapshot.now_ms)) is not None:
+        event = self._braking.judge(snapshot, self._scaled_timers)
+        if event is not None:
+            self._waking.brake_changed()
             self._observed.add_event(event)
-            log.warning("the brake", on=brake is not None, why=event.message)
+            log.warning("the brake", on=self._observed.brake is not None, why=event.message)
 
-    def _node_state(self, node: NodeId) -> tuple[NodeState, bool, str, str]:
-        liveness = self._observed.node(node)
-        unfit_now = unfit(self._snapshot(), node)
-        return liveness.state, liveness.reported, unfit_now, liveness.unfenced
+    def _see(self, snapshot: Snapshot, node: NodeId) -> None:
+        """Dispatch has had word of a node, or none for too long."""
+        seen = self._sightings.look(snapshot, node)
+        if seen is None:
+            return
+        before, now = seen
+        if sightings.has_come(before, now):
+            self._automatic.noticed(snapshot.stored.cluster, snapshot.now)
+        if (record := snapshot.stored.node(node)) is not None:
+            self._fleet.node_changed(
+                record, ready=now.is_ready, unfit=now.unfit, unfenced=now.unfenced
+            )
+        self._waking.node_changed(snapshot.stored, node)
 
     # ------------------------------------------------------------ look, decide, commit, wait
 
@@ -360,12 +215,11 @@ class Controller:
         if self._agenda:
             await asyncio.sleep(0)  # more is due: let others run first
             return
-        times = [self._hourly_at]
-        if self._stacks:
-            times.append(self._stacks_at)
+        times = [self._reaping.due_at]
         if (when := self._agenda.next_time()) is not None:
             times.append(when)
-        times += [when for when in (self._brake_at, self._turns_at, self._automatic.due_at) if when]
+        others = (self._braking.due_at, self._turns_at, self._automatic.due_at)
+        times += [when for when in others if when]
         seconds = max(0.001, min(times) - self._clock.boottime())
         try:
             async with asyncio.timeout(seconds):
@@ -387,125 +241,85 @@ class Controller:
         look = self._look()
         if look.changes:
             # Before the first await: a heartbeat may be answered while the moves are written.
-            revoking.begin(self._mirror.tables, self._observed, look.changes)
+            revoking.begin(self._mirror.tables, self._observed, look.changes.values())
             await self._commit(look)
             revoking.end(self._observed, self._committer.blocked)
         self.stats.reconciling.add(self._clock.boottime() - began)
 
-    def _look(self) -> _Look:
+    def _look(self) -> Look:
         self._take_dirt()
         snapshot = self._snapshot()
         self._agenda.advance(snapshot.now)
-        look = _Look()
-        vacancies: list[Vacancy] = []
-        stays: dict[ServiceId, list[Ask]] = {}
-        looked: list[ServiceId] = []
+        look = Look()
+        self._decide(snapshot, look)
+        self._fill(snapshot, look)
+        self._rebalance(snapshot, look)
+        look.add(self._reaping.decide(snapshot))
+        services, later = look.slow_down(snapshot, self._pace)
+        for service in services:
+            self._agenda.at(service, later)
+        return look
+
+    def _decide(self, snapshot: Snapshot, look: Look) -> None:
+        """Look at the services that are due, as many as there is time for."""
         due = self._agenda.take(LOOK_MAX)
         for place, service in enumerate(due):
-            if (
-                self._clock.boottime() - snapshot.now > LOOK_SECONDS
-                or len(vacancies) >= LOOK_VACANCIES
-            ):
+            is_late = self._clock.boottime() - snapshot.now > LOOK_SECONDS
+            if is_late or len(look.vacancies) >= LOOK_VACANCIES:
                 for rest in due[place:]:
                     self._agenda.add(rest)
                 break
-            if self._is_frozen(service) or self._is_drafted(service):
-                self._calm.pop(service, None)
+            if self._is_exempt(snapshot.stored, service):
+                self._waking.looked(service, is_calm=False)
                 continue
             try:
                 decision = reconcile.decide(snapshot, self._fleet, service)
             except Exception:
                 # One service's trouble must not stop the others.
                 log.exception("a service cannot be decided about", service=service)
-                self._calm.pop(service, None)
-                self._later(service, snapshot.now)
+                self._waking.looked(service, is_calm=False)
+                self._again(service, snapshot.now, self._troubles.trouble(service))
                 continue
-            self._troubles.pop(service, None)
-            looked.append(service)
-            if decision.is_calm:
-                self._calm[service] = None
-            else:
-                self._calm.pop(service, None)
-            look.add(decision.changes, service)
-            vacancies += decision.vacancies
-            stays[service] = decision.stays
+            self._troubles.are_over(service)
+            self._waking.looked(service, is_calm=decision.is_calm)
+            look.add_decision(service, decision)
             if decision.wake_at:
                 self._agenda.at(service, decision.wake_at)
             self._agenda.awaits(service, decision.awaits)
-            for task, attempt in decision.running.items():
-                self._observed.running[task] = (attempt, snapshot.now)
-            for task in decision.proven:
-                self._observed.proven[task] = snapshot.now
-        self._schedule(snapshot, look, looked, vacancies, stays)
-        self._rebalance(snapshot, look)
-        self._reap(snapshot, look)
-        look.changes, late, later = self._pace.postpone(snapshot, look.changes, look.preempted)
-        for change in late:
-            if (owner := look.owners.get(change.key)) is not None:
-                self._agenda.at(owner, later)
-        look.before = {change.key: self._mirror.tables.value(change.key) for change in look.changes}
-        return look
+            self._observed.put_proofs(decision.running, decision.proven, snapshot.now)
 
-    def _schedule(
-        self,
-        snapshot: Snapshot,
-        look: _Look,
-        looked: list[ServiceId],
-        vacancies: list[Vacancy],
-        stays: dict[ServiceId, list[Ask]],
-    ) -> None:
+    def _fill(self, snapshot: Snapshot, look: Look) -> None:
+        """Give the slots that want a task a node, or the reason why they wait."""
         began = self._clock.boottime()
-        admitted = self._moves.admit(snapshot, vacancies, self._lease_seconds)
+        admitted = self._filling.admit(snapshot, look.vacancies, self._lease_seconds)
         for service, when in admitted.wake_at.items():
             self._agenda.at(service, when)
-        self._braked |= admitted.held
-        standing = self._nominations.standing(looked, admitted.vacancies)
+        self._waking.held_by_brake(admitted.held)
         try:
-            result = scheduling.decide(snapshot, self._fleet, admitted.vacancies, standing)
+            scheduled = self._filling.place(snapshot, self._fleet, look.looked, admitted.vacancies)
         except Exception:
             # Nothing of this look is placed; what was assumed is forgotten.
-            log.exception(
-                "waiting slots cannot be placed",
-                services=sorted({vacancy.service for vacancy in vacancies}),
-            )
+            services = {vacancy.service: None for vacancy in look.vacancies}
+            log.exception("waiting slots cannot be placed", services=sorted(services))
             self._fleet = Fleet.from_snapshot(snapshot)
-            self.stats.attempts[ERROR] += len(vacancies)
-            for service in {vacancy.service: None for vacancy in vacancies}:
-                self._later(service, snapshot.now)
+            self.stats.attempts[ERROR] += len(look.vacancies)
+            for service in services:
+                self._again(service, snapshot.now, self._troubles.trouble(service))
             return
-        if result.placed or result.unplaced:
+        if scheduled.placed or scheduled.unplaced:
             self.stats.scheduling.add(self._clock.boottime() - began)
-            self.stats.attempts[UNSCHEDULABLE] += len(result.unplaced)
-        tasks = {(placed.ask.service, placed.ask.slot): placed.ask.task for placed in result.placed}
-        self._moves.placed(snapshot, vacancies, tasks)
-        for placed in result.placed:
-            look.placed[keys.task(placed.ask.task)] = placed
-        for vacancy in vacancies:
-            if (cause := cause_of(snapshot, vacancy)) and (
-                task := tasks.get((vacancy.service, vacancy.slot))
-            ):
-                look.moves[keys.task(task)] = cause
-        unplaced: dict[ServiceId, list[Ask]] = {}
-        for answer in result.unplaced:
-            unplaced.setdefault(answer.ask.service, []).append(answer.ask)
-        for service, changes in result.changes.items():
-            look.add(changes, service)
-            # What somebody else has ended in this look is ended for their reason.
-            look.preempted |= {
-                change.key
-                for change in changes
-                if change.key in result.preempted and look.owners.get(change.key) == service
-            }
-        for node in self._nominations.replace(looked, result.nominated):
-            self._roomier[node] = None
+            self.stats.attempts[UNSCHEDULABLE] += len(scheduled.unplaced)
+        filled = self._filling.settle(snapshot, look.looked, admitted.vacancies, scheduled)
+        look.add_filled(filled)
+        if filled.roomier:
+            self._waking.room_came(filled.roomier)
             self._bell.set()
-        for service in looked:
-            self._room.replace(service, unplaced.get(service, []) + stays.get(service, []))
-            self._waits(service, result.waiting.get(service, {}), snapshot.now_ms)
-        for service, when in result.wake_at.items():
+        for service in filled.again:
+            self._agenda.add(service)
+        for service, when in filled.wake_at.items():
             self._agenda.at(service, when)
 
-    def _rebalance(self, snapshot: Snapshot, look: _Look) -> None:
+    def _rebalance(self, snapshot: Snapshot, look: Look) -> None:
         try:
             changes = self._automatic.decide(
                 snapshot,
@@ -517,57 +331,22 @@ class Controller:
             # What would only be better must not stop what has to be done.
             log.exception("moves to better nodes cannot be decided about")
             return
-        for change in changes:
-            if isinstance(change, Put) and isinstance(change.value, Task):
-                look.add([change], change.value.service)
+        look.add_moves(changes)
 
-    @property
-    def _lease_seconds(self) -> float:
-        return self._timers.scaled(len(self._observed.liveness)).node_lease_seconds
-
-    def _waits(self, service: ServiceId, slots: dict[int, Waiting], now_ms: int) -> None:
-        before = self._observed.waiting.get(service, {})
-        said: dict[str, Waiting] = {}
-        for slot, waiting in slots.items():
-            if slot not in before or before[slot].reason != waiting.reason:
-                said.setdefault(waiting.reason, waiting)
-            if waiting.refusals and not (slot in before and before[slot].refusals):
-                self._agenda.add(service)  # a rollout may stop now that no node is left
-        self._observed.put_waiting(service, slots)
-        for waiting in said.values():
-            self._observed.add_event(telling.waits(waiting, now_ms))
-
-    def _reap(self, snapshot: Snapshot, look: _Look) -> None:
-        if snapshot.now < self._stacks_at:
-            return
-        stacks, self._stacks = self._stacks, {}
-        for stack in stacks:
-            if changes := drafts.decide(snapshot, stack) or reaper.stack(snapshot, stack):
-                look.add(changes)
-                self._stacks[stack] = None  # until there is nothing left to do
-        if snapshot.now >= self._hourly_at:
-            self._hourly_at = snapshot.now + REAP_SECONDS
-            look.add(self._answers.decide(snapshot))
-            look.add(self._orphans.decide(snapshot))
-
-    async def _commit(self, look: _Look) -> None:
-        result = await self._committer.commit_batched(look.changes, self._fence)
+    async def _commit(self, look: Look) -> None:
+        changes = list(look.changes.values())
+        before = {change.key: self._mirror.tables.value(change.key) for change in changes}
+        result = await self._committer.commit_batched(changes, self._fence)
         failed = {change.key for change, _ in result.failed}
         misses = len(failed & look.placed.keys())
         self.stats.attempts[ERROR] += misses
         self.stats.attempts[PLACED] += len(look.placed) - misses
         self.stats.moves.update(cause for key, cause in look.moves.items() if key not in failed)
-        now_ms = self._clock.wall_ms()
-        events: list[Event] = []
-        for change in look.changes:
-            if change.key in failed:
-                continue
-            event = telling.event_of(change, look.before[change.key], self._mirror.tables, now_ms)
-            if event is not None and change.key in look.preempted:
-                event = replace(event, reason=telling.PREEMPTED)
-                self.stats.preempted += 1
-            if event is not None:
-                events.append(event)
+        done = [change for change in changes if change.key not in failed]
+        events = telling.events_of(
+            done, before, look.preempted, self._mirror.tables, self._clock.wall_ms()
+        )
+        self.stats.preempted += sum(event.reason == telling.PREEMPTED for event in events)
         for event in events:
             self._observed.add_event(event)
         for each in telling.lines(events):
@@ -575,7 +354,7 @@ class Controller:
         for change, error in result.failed:
             self._failed(look, change, error)
 
-    def _failed(self, look: _Look, change: Change, error: StoreError) -> None:
+    def _failed(self, look: Look, change: Change, error: StoreError) -> None:
         placed = look.placed.get(change.key)
         if placed is not None and self._mirror.tables.task(placed.ask.task) is None:
             engine.undo(self._fleet, placed)
@@ -583,59 +362,38 @@ class Controller:
         log.warning("a decision was not written", key=change.key, why=str(error))
         now = self._clock.boottime()
         if service is None:
-            self._stacks |= _stack_of(change)
-            self._stacks_at = now + jittered(TROUBLE_SECONDS, self._randomness)
-        elif isinstance(error, Conflict) and service not in self._troubles:
-            # Somebody was faster; the mirror is about to show what they wrote.
-            self._troubles[service] = 0
-            self._agenda.at(service, now + jittered(CONFLICT_SECONDS, self._randomness))
+            self._reaping.failed(change, now + jittered(TROUBLE_SECONDS, self._randomness))
+        elif isinstance(error, Conflict):
+            self._again(service, now, self._troubles.conflict(service))
         else:
-            self._later(service, now)
+            self._again(service, now, self._troubles.trouble(service))
 
-    def _later(self, service: ServiceId, now: float) -> None:
-        """Look again after a back-off that doubles from one trouble to the next."""
-        count = self._troubles.get(service, 0)
-        self._troubles[service] = count + 1
-        seconds = min(TROUBLE_MAX_SECONDS, TROUBLE_SECONDS * 2.0 ** min(count, 10))
+    def _again(self, service: ServiceId, now: float, seconds: float) -> None:
+        """Look at it again in about so many seconds, if not before."""
         self._agenda.at(service, now + jittered(seconds, self._randomness))
 
-    def _is_frozen(self, service: ServiceId) -> bool:
-        """Whether one of its records was written by a newer version: then it is left alone."""
-        unreadable = self._mirror.tables.unreadable
-        if not unreadable:
+    def _is_exempt(self, stored: View, service: ServiceId) -> bool:
+        """Whether it is left alone; said once where that is for a record that cannot be read."""
+        if not stored.unreadable:
             self._frozen.clear()
-            return False
-        parts = (f"services/{service}", f"rollouts/{service}")
-        prefixes = (f"specs/{service}/", f"tasks/{service}/")
-        if not any(key in parts or key.startswith(prefixes) for key in unreadable):
-            return False
-        if service not in self._frozen:
-            self._frozen[service] = None
-            log.warning("a service has records that cannot be read; it is left alone", id=service)
-        return True
+        elif exemptions.is_unreadable(stored, service):
+            if service not in self._frozen:
+                self._frozen[service] = None
+                log.warning(
+                    "a service has records that cannot be read; it is left alone", id=service
+                )
+            return True
+        return exemptions.is_drafted(stored, service)
 
-    def _is_drafted(self, service: ServiceId) -> bool:
-        """Whether its record is still to be written; it is looked at when that is done."""
-        tables = self._mirror.tables
-        record = tables.service(service)
-        stack = tables.stack(record.stack) if record is not None else None
-        return stack is not None and bool(stack.draft)
+    @property
+    def _scaled_timers(self) -> Timers:
+        return self._timers.scaled(len(self._observed.liveness))
+
+    @property
+    def _lease_seconds(self) -> float:
+        return self._scaled_timers.node_lease_seconds
 
     def _snapshot(self) -> Snapshot:
         return Snapshot(
             self._mirror.tables, self._observed, self._clock.boottime(), self._clock.wall_ms()
         )
-
-
-def _takes_tasks(record: keys.Stored | None) -> bool:
-    return isinstance(record, Node) and record.availability is Availability.ACTIVE
-
-
-def _has_ended(record: keys.Stored | None) -> bool:
-    """Whether this is what became of a task whose container has stopped."""
-    return record is None or (isinstance(record, Task) and record.outcome is not None)
-
-
-def _stack_of(change: Change) -> dict[str, None]:
-    kind, _, rest = change.key.partition("/")
-    return {rest.partition("/")[0]: None} if kind in ("stacks", "files", "volumes") else {}

@@ -237,10 +237,7 @@ class World:
             for change in decision.changes:
                 changes.setdefault(change.key, change)
             vacancies += decision.vacancies
-            for task, attempt in decision.running.items():
-                self.observed.running[task] = (attempt, self.now)
-            for task in decision.proven:
-                self.observed.proven[task] = self.now
+            self.observed.put_proofs(decision.running, decision.proven, self.now)
         standing = self.nominations.standing(looked, vacancies)
         result = scheduling.decide(snapshot, self.fleet, vacancies, standing)
         self.nominations.replace(looked, result.nominated)

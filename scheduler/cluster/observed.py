@@ -10,7 +10,7 @@ or have begun, and of what rollouts have seen running.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from homeport.lifecycle import TERMINAL, TaskState, Writer, is_legal
@@ -201,6 +201,15 @@ class Observed:
         self.statuses[status.task] = status
         self._changed(f"tasks/{status.task}")
         return True
+
+    def put_proofs(
+        self, running: Mapping[TaskId, int], proven: Iterable[TaskId], now: float
+    ) -> None:
+        """Keep that these tasks were first seen running now, in this attempt; those proved it."""
+        for task, attempt in running.items():
+            self.running[task] = (attempt, now)
+        for task in proven:
+            self.proven[task] = now
 
     def forget(self, task: TaskId) -> None:
         """The task's record is gone."""

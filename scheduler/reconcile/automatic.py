@@ -11,7 +11,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from homeport.model import Cause, Cluster, NodeState, Rebalancing, RolloutState, Task
+from homeport.model import (
+    Availability,
+    Cause,
+    Cluster,
+    Node,
+    NodeState,
+    Rebalancing,
+    RolloutState,
+    Task,
+)
+from scheduler.cluster import keys
 from scheduler.cluster.changes import Change
 from scheduler.cluster.snapshot import Snapshot
 from scheduler.placement.fleet import Fleet
@@ -42,6 +52,19 @@ class Automatic:
         if (task.moved_ms or asked) and 0 <= ago < HOUR_SECONDS:
             self._moved.append(now - ago)
             self._moved.sort()
+
+    def changed(
+        self,
+        key: str,
+        old: keys.Stored | None,
+        new: keys.Stored | None,
+        cluster: Cluster | None,
+        now: float,
+    ) -> None:
+        """A record was written: tasks may be better placed now than they are."""
+        kind = key.partition("/")[0]
+        if kind == "cluster" or (kind == "nodes" and _takes_tasks(new) and not _takes_tasks(old)):
+            self.noticed(cluster, now)
 
     def noticed(self, cluster: Cluster | None, now: float) -> None:
         """A node came, or came back, or may take tasks again; or the cluster's record changed."""
@@ -86,6 +109,10 @@ class Automatic:
 def is_wanted(cluster: Cluster | None) -> bool:
     """Whether the scheduler may begin moves by itself."""
     return cluster is not None and cluster.rebalancing is Rebalancing.AUTOMATIC
+
+
+def _takes_tasks(record: keys.Stored | None) -> bool:
+    return isinstance(record, Node) and record.availability is Availability.ACTIVE
 
 
 def objection(snapshot: Snapshot) -> str:

@@ -13,10 +13,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from homeport.model import Node, NodeId, NodeState
+from homeport.model import Event, Node, NodeId, NodeState
 from scheduler.cluster.observed import Brake, Liveness
 from scheduler.cluster.snapshot import Snapshot
 from scheduler.config import Timers
+from scheduler.reconcile import telling
 
 LATELY_SECONDS = 60.0
 """Who was READY within this time is counted."""
@@ -32,6 +33,8 @@ REPLICAS_HELD_SECONDS = 60.0
 EARLY_HEARTBEATS = 1.5
 """One node is silent for as long as a suspicion takes before those that fell with it are: so
 many heartbeats earlier they count, and never sooner than after so many."""
+AGAIN_SECONDS = 1.0
+"""How soon it is judged again while it is on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +47,31 @@ class Watched:
     is_silent: bool
     was_heard: bool = True  # by this leader
     is_own_host: bool = False  # this leader runs there
+
+
+class Braking:
+    """Judges it time and again, for one term of leadership. Owned by the controller."""
+
+    def __init__(self, address: str) -> None:
+        """`address`: HOST:PORT of this leader, by which it knows its own node."""
+        self._address = address
+        self.due_at = 0.0
+        """The boot time at which it is to be judged anew; 0: when a node changes."""
+
+    def judge(self, snapshot: Snapshot, timers: Timers) -> Event | None:
+        """Put the brake on or take it off; what people are told of that, or None: it is as before.
+
+        While it is on it is judged every second: a node that is heard again changes no state.
+        """
+        observed = snapshot.observed
+        before = observed.brake
+        nodes = watched(snapshot, timers, self._address)
+        brake = decide(before, nodes, snapshot.now, snapshot.now_ms)
+        self.due_at = snapshot.now + AGAIN_SECONDS if brake is not None else 0.0
+        if brake == before:
+            return None
+        observed.brake = brake
+        return telling.brake(before, brake, snapshot.now_ms)
 
 
 def decide(before: Brake | None, nodes: Sequence[Watched], now: float, now_ms: int) -> Brake | None:

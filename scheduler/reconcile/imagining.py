@@ -34,7 +34,14 @@ from scheduler.cluster.snapshot import Snapshot
 from scheduler.placement.asks import Ask
 from scheduler.placement.fleet import Fleet
 from scheduler.placement.following import follow
-from scheduler.reconcile import nodes, planning, replicas, scheduling, services as reconcile
+from scheduler.reconcile import (
+    exemptions,
+    nodes,
+    planning,
+    replicas,
+    scheduling,
+    services as reconcile,
+)
 from scheduler.reconcile.nominations import Nominations
 from scheduler.reconcile.slots import Vacancy
 
@@ -139,16 +146,14 @@ def _concerned(snapshot: Snapshot, change: Imagining) -> list[ServiceId]:
     return sorted(each for each in found if not _is_left_alone(snapshot, each))
 
 
-def _is_left_alone(snapshot: Snapshot, service_id: ServiceId) -> bool:
+def _is_left_alone(snapshot: Snapshot, service: ServiceId) -> bool:
     """Whether the controller decides nothing about this service either."""
     stored = snapshot.stored
-    service = stored.service(service_id)
-    stack = stored.stack(service.stack) if service is not None else None
-    if service is None or (stack is not None and stack.draft):
-        return True
-    whole = (keys.service(service_id), keys.rollout(service_id))
-    parts = (f"specs/{service_id}/", f"tasks/{service_id}/")
-    return any(key in whole or key.startswith(parts) for key in stored.unreadable)
+    return (
+        stored.service(service) is None
+        or exemptions.is_drafted(stored, service)
+        or exemptions.is_unreadable(stored, service)
+    )
 
 
 class _World:

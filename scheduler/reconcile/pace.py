@@ -15,6 +15,7 @@ from functools import partial
 
 from homeport.lifecycle import Desired, TaskState
 from homeport.model import Cause, NodeId, Task
+from scheduler.cluster import keys
 from scheduler.cluster.changes import Change, Put
 from scheduler.cluster.snapshot import Snapshot
 
@@ -32,6 +33,13 @@ class Pace:
         """A new leader does not know what was stopped just before it came: `now` counts as that."""
         self._since = now
         self._gone: dict[NodeId, list[float]] = {}
+
+    def changed(self, old: keys.Stored | None, new: keys.Stored | None, now: float) -> None:
+        """A task's record was written: it may be what became of one whose container stopped."""
+        if isinstance(old, Task) and (
+            new is None or (isinstance(new, Task) and new.outcome is not None)
+        ):
+            self.gone(old, now)
 
     def gone(self, task: Task, now: float) -> None:
         """A task has ended, or its record was deleted; it is as it was before."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from homeport.lifecycle import Desired
@@ -33,6 +33,26 @@ _ROLLOUT = {
 
 PREEMPTED = "Preempted"
 """The reason of the event of a task that ends to make room."""
+
+
+def events_of(
+    changes: Iterable[Change],
+    before: Mapping[str, keys.Stored | None],
+    preempted: Container[str],
+    view: View,
+    now_ms: int,
+) -> list[Event]:
+    """The events of committed changes.
+
+    `before`: what was there, by key. `preempted`: keys of the tasks that end to make room.
+    """
+    found: list[Event] = []
+    for change in changes:
+        event = event_of(change, before[change.key], view, now_ms)
+        if event is not None:
+            is_preempted = change.key in preempted
+            found.append(replace(event, reason=PREEMPTED) if is_preempted else event)
+    return found
 
 
 def event_of(change: Change, old: keys.Stored | None, view: View, now_ms: int) -> Event | None:

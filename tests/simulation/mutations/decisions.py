@@ -2,10 +2,9 @@
 
 from dataclasses import replace
 
-from scheduler.controller import Controller
 from scheduler.dispatch import dispatcher, liveness
 from scheduler.placement import engine, filters
-from scheduler.reconcile import brake, moves, nodes, outcomes, slots
+from scheduler.reconcile import brake, exemptions, moves, nodes, outcomes, slots
 from tests.simulation.mutations.leading import led_for_long
 from tests.simulation.mutations.table import mutation
 from tests.simulation.workload import LARGE
@@ -136,4 +135,4 @@ def _wants_both_copies(patch):
     seconds=40.0,
 )
 def _decides_about_drafts(patch):
-    patch.setattr(Controller, "_is_drafted", lambda self, service: False)
+    patch.setattr(exemptions, "is_drafted", lambda view, service: False)

@@ -171,3 +171,33 @@ def test_a_node_that_is_lost_by_the_operators_word_is_not_counted():
 def test_the_leaders_own_host_is_known_by_name_or_address(address, expected):
     inventory = Inventory(hostname="pi4.lan", addresses=("10.0.0.4", "fe80::1"))
     assert brake.is_own_host(node("pi", inventory=inventory), address) is expected
+
+
+def test_a_change_of_the_brake_is_told_once_and_it_is_judged_each_second_while_it_is_on():
+    silent = {"state": NodeState.DOWN, "last_seen": 1000.0 - 18}
+    world = world_of(a=silent, b=silent, c={"state": NodeState.READY})
+    braking = brake.Braking("")
+    event = braking.judge(world.snapshot(), Timers())
+    assert event.reason == "BrakeOn"
+    on = world.observed.brake
+    assert on.silent == ("node-a", "node-b")
+    assert braking.due_at == world.now + brake.AGAIN_SECONDS
+    world.pass_time(1)
+    assert braking.judge(world.snapshot(), Timers()) is None
+    assert world.observed.brake is on
+    assert braking.due_at == world.now + brake.AGAIN_SECONDS
+    for name in ("node-a", "node-b"):
+        world.set_state(name, NodeState.READY)
+    assert braking.judge(world.snapshot(), Timers()).reason == "BrakeOff"
+    assert world.observed.brake is None
+    assert braking.due_at == 0
+
+
+def test_the_leader_knows_its_own_node_by_its_address():
+    silent = {"state": NodeState.DOWN, "last_seen": 1000.0 - 18}
+    earlier = silent | {"last_seen": 1000.0 - 50}
+    world = world_of(own={"state": NodeState.READY}, a=silent, b=earlier, c=silent, d=silent)
+    for name in "cd":
+        world.drop(f"nodes/node-{name}")
+    assert brake.Braking("").judge(world.snapshot(), Timers()) is None
+    assert brake.Braking("own:7070").judge(world.snapshot(), Timers()).reason == "BrakeOn"

@@ -2,7 +2,8 @@
 
 from dataclasses import replace
 
-from homeport.model import Event, Move, NodeId, Volume
+from homeport.lifecycle import Desired
+from homeport.model import Cause, Event, Move, NodeId, Volume
 from scheduler.cluster import keys
 from scheduler.cluster.changes import Delete, Put
 from scheduler.reconcile import telling
@@ -86,3 +87,21 @@ def test_a_task_that_is_to_move_and_one_that_stays_after_all_are_told() -> None:
         assert event is not None
         assert (event.reason, event.object, event.message) == (reason, still.id, "why")
     assert telling.event_of(Put(marked, 1, "why"), marked, world.tables, 5) is None
+
+
+def test_a_task_that_ends_to_make_room_is_told_as_that_and_no_other_change_is() -> None:
+    world, (change,) = placed()
+    first = change.value
+    ended = [
+        replace(first, slot=slot, desired=Desired.REMOVED, cause=Cause.RECONCILER)
+        for slot in (1, 2)
+    ]
+    before = {keys.key_of(each): replace(each, desired=Desired.RUNNING) for each in ended}
+    kept = Volume(stack="shop", name="data", node=first.node)
+    before[keys.key_of(kept)] = kept
+    changes = [Put(each, 1, "because") for each in (*ended, kept)]
+    events = telling.events_of(changes, before, {keys.key_of(ended[0])}, world.tables, 5)
+    assert [(each.reason, each.object) for each in events] == [
+        (telling.PREEMPTED, ended[0].id),
+        ("Removing", ended[1].id),
+    ]
