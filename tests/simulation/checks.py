@@ -27,6 +27,7 @@ from scheduler.cluster import keys
 from scheduler.store.base import LEADER_KEY
 from tests.simulation import moving
 from tests.simulation.copies import Copies
+from tests.simulation.pacing import Pacing
 
 MASS_SECONDS = 9.0
 """A little less than the ten within which stops count as one."""
@@ -56,6 +57,7 @@ class Checks:
         self._unwell = set()  # (container, start) whose health check failed
         self._stops = {}  # machine -> task -> when it was stopped by a reconciler's word
         self.copies = Copies(self)
+        self.pacing = Pacing(self)
 
     def violate(self, what, why=""):
         """Note that a promise was broken."""
@@ -97,6 +99,8 @@ class Checks:
                     self.violate(f"S21: {value.id} moved too soon", why)
                 elif is_new and (why := moving.too_early(self, value, fence.epoch)):
                     self.violate(f"L10: {value.id} does not wait", why)
+                if is_new:
+                    self.pacing.made(value, fence.epoch)
             elif key.startswith("nodes/"):
                 self._nodes_changed[key.partition("/")[2]] = self.world.loop.now
         if any(key.startswith("tasks/") for key in values):
@@ -257,8 +261,15 @@ class Checks:
 
     def changed_lately(self, node):
         """Whether the node's record was written while a decision may have been on its way."""
-        when = self._nodes_changed.get(node, -1e9)
-        return self.world.loop.now - when < moving.ON_ITS_WAY_SECONDS
+        return self.world.loop.now - self.changed_at(node) < moving.ON_ITS_WAY_SECONDS
+
+    def changed_at(self, node):
+        """When the node's record was written last."""
+        return self._nodes_changed.get(node, -1e9)
+
+    def last_told(self, task_id):
+        """What some leader was last told of the task; None: nothing."""
+        return self._told.get(task_id, (0, 0, None))[2]
 
     def nodes(self):
         """The records of all nodes."""
@@ -286,6 +297,7 @@ class Checks:
         elif task.node != machine.identities.node_id:
             self.violate("S12: a task is started on another node than its own", task)
         self.copies.begin(machine, container)
+        self.pacing.started(container.task)
         self.one_leader()
 
     def ended(self, machine, container):

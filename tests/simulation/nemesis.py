@@ -6,10 +6,19 @@ often repeated, would show. The kinds are in `trouble/`.
 
 import asyncio
 
-from tests.simulation.trouble import copies, engines, network, operators, plots, processes, store
+from tests.simulation.trouble import (
+    copies,
+    engines,
+    moves,
+    network,
+    operators,
+    plots,
+    processes,
+    store,
+)
 from tests.simulation.trouble.kinds import KINDS, PLOTS
 
-MODULES = (copies, engines, network, operators, plots, processes, store)
+MODULES = (copies, engines, moves, network, operators, plots, processes, store)
 """Imported for what they enter into KINDS and PLOTS."""
 
 

@@ -12,7 +12,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 
 from scheduler.config import Timers
-from scheduler.store.base import LEADER_KEY, SCHEDULERS, Ambiguous, Listing, Unavailable
+from scheduler.store.base import LEADER_KEY, SCHEDULERS, Ambiguous, Listing, StoreError, Unavailable
 from scheduler.store.compare import refusal
 from scheduler.store.memory import MemoryStore
 
@@ -128,6 +128,7 @@ class StoreView:
         self.past = None  # reads are answered from it
         self.events_to_lose = 0
         self.late_writes = []  # seconds: such a commit takes place that much later, unanswered
+        self.refused_at = -math.inf  # true time at which a commit failed last, or seemed to
         self._pauses_of_watches = []  # how long each that is cancelled is away
         self._network = network
         self._store = store
@@ -166,9 +167,13 @@ class StoreView:
     async def commit(self, writes, fence=None):
         unknown = Ambiguous if writes else Unavailable
         store = self._store if writes else self._reads
-        if writes and self.late_writes:
-            return await self._break_off(store.commit, tuple(writes), fence)
-        return await self._ask(unknown, store.commit, tuple(writes), fence)
+        try:
+            if writes and self.late_writes:
+                return await self._break_off(store.commit, tuple(writes), fence)
+            return await self._ask(unknown, store.commit, tuple(writes), fence)
+        except StoreError:
+            self.refused_at = self._network.loop.now
+            raise
 
     async def compact(self, revision):
         return await self._ask(Unavailable, self._store.compact, revision)

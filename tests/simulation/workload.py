@@ -78,7 +78,10 @@ TEMPLATES = {
 
 LARGE = tuple(f"tiny{number}" for number in range(130))
 """Services whose heads are too many for one commit: an apply of them is a draft first."""
+SINGLES = tuple(f"single{number}" for number in range(4))
+"""Exclusive services that need a lease: so many that it pays to move some of them."""
 ONLY_IN_FOCUS = {
+    **dict.fromkeys(SINGLES, Template(exclusive=True, script=(("stop_ms", 2000),))),
     **dict.fromkeys(LARGE, Template(script=(("stop_ms", 100),))),
     "refused": Template(crashes=True, script=(("fail_create", "the device is busy"),)),
 }
