@@ -7,6 +7,7 @@ takes it, and all processes with it.
 """
 
 import asyncio
+import errno
 
 from agent import guard
 from agent.runtime.base import Phase
@@ -37,12 +38,17 @@ class Guards:
     def __init__(self, node):
         self.node = node
         self.all = []  # those that live
+        self.is_refusing = False  # the machine has no room for another process
+        self.has_refused = False
 
     def find(self):
         pid = self.node.board.guard[0]
         return next((each for each in self.all if each.pid == pid), None)
 
     def start(self):
+        if self.is_refusing:
+            self.has_refused = True
+            raise OSError(errno.EAGAIN, "resource temporarily unavailable")
         running = GuardMachine(self)
         self.all.append(running)
         running.start()

@@ -9,6 +9,7 @@ import asyncio
 from tests.simulation.trouble import (
     copies,
     engines,
+    guards,
     moves,
     network,
     operators,
@@ -18,7 +19,7 @@ from tests.simulation.trouble import (
 )
 from tests.simulation.trouble.kinds import KINDS, PLOTS
 
-MODULES = (copies, engines, moves, network, operators, plots, processes, store)
+MODULES = (copies, engines, guards, moves, network, operators, plots, processes, store)
 """Imported for what they enter into KINDS and PLOTS."""
 
 
