@@ -56,6 +56,7 @@ class Checks:
         self._nodes_changed = {}  # node -> when its record was written last
         self._unwell = set()  # (container, start) whose health check failed
         self._stops = {}  # machine -> task -> when it was stopped by a reconciler's word
+        self._failed = set()  # tasks of which a container has ended by other than us
         self.copies = Copies(self)
         self.pacing = Pacing(self)
 
@@ -300,9 +301,16 @@ class Checks:
         self.pacing.started(container.task)
         self.one_leader()
 
-    def ended(self, machine, container):
-        """A container's process is gone."""
+    def ended(self, machine, container, *, is_ours):
+        """A container's process is gone; `is_ours`: agent or guard ended it."""
+        is_unwell = (container.container_id, container.started_at) in self._unwell
+        if not is_ours or is_unwell:
+            self._failed.add(container.task)
         self.copies.end(machine, container)
+
+    def removed_by_hand(self, container):
+        """Somebody has removed a container, whether it ran or not."""
+        self._failed.add(container.task)
 
     def guarded(self, machine, container):
         """A guard is about to kill a container's processes."""
@@ -438,6 +446,11 @@ class Checks:
                 new_attempt=status.attempt,
             ):
                 self.violate("S20: a task's state went backwards", (before, status))
+            has_failed = status.task in self._failed or not self.copies.may_stop_for_a_lease(
+                status.task
+            )
+            if status.state in (TaskState.BACKOFF, TaskState.FAILED) and not has_failed:
+                self.violate("S20: a task is blamed for the end of its lease", status)
             self._told[status.task] = (epoch, lapses, status)
 
 

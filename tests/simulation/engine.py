@@ -5,6 +5,8 @@ That an agent *asks* for it is one (it needs a word for that), that its process 
 another (until then it counts as alive, on this node and no other).
 """
 
+import contextlib
+
 from agent.runtime.base import Phase
 from agent.runtime.simulated_engine import (
     KILLED,
@@ -25,6 +27,7 @@ class WatchedEngine(SimulatedEngine):
         super().__init__(machine.clock, capacity=Resources(cpu_millis=4_000, memory_bytes=8 * GIB))
         self.machine = machine
         self.cluster = ""
+        self._is_ours = False  # what ends just now is ended by agent or guard
         self.well_since = 0.0  # true time
         self.started = {}  # task -> true time of its container's last start
 
@@ -52,24 +55,36 @@ class WatchedEngine(SimulatedEngine):
 
     def stop(self, container, exit_code):
         self.machine.world.checks.stops(self.machine, container)
-        super().stop(container, exit_code)
+        with self._our_doing():
+            super().stop(container, exit_code)
 
     def remove(self, container):
         self.machine.world.checks.stops(self.machine, container)
-        super().remove(container)
+        with self._our_doing():
+            super().remove(container)
 
     def remove_by_hand(self, container):
+        self.machine.world.checks.removed_by_hand(container)
         super().remove(container)
 
     def kill_processes(self, container):
         """As the guard does, past the engine."""
         self.machine.world.checks.guarded(self.machine, container)
-        self._context.run(self._end, container, KILLED)
+        with self._our_doing():
+            self._context.run(self._end, container, KILLED)
+
+    @contextlib.contextmanager
+    def _our_doing(self):
+        self._is_ours = True
+        try:
+            yield
+        finally:
+            self._is_ours = False
 
     def _end(self, container, exit_code, **kwargs):
         super()._end(container, exit_code, **kwargs)
         if container.phase is not Phase.RUNNING:
-            self.machine.world.checks.ended(self.machine, container)
+            self.machine.world.checks.ended(self.machine, container, is_ours=self._is_ours)
 
     def add_foreign(self, name, cluster):
         """A container that is none of ours, running."""

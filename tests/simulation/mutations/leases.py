@@ -146,6 +146,16 @@ def _takes_an_unanswered_start_for_none(patch):
 
 
 @mutation(
+    "what the lease's end or the guard ended is no failure of the task",
+    "cut a node off",
+    "the holder of a task sleeps for longer than its lease",
+    **HOLDERS,
+)
+def _blames_tasks_for_the_end_of_leases(patch):
+    patch.setattr(steps, "is_leases_doing", lambda wish, seen, record: False)
+
+
+@mutation(
     "a guard knows the processes of a task without the engine",
     SLEEPS,
     **HOLDERS,
