@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from scheduler.api import requests
 from scheduler.dispatch import heartbeat, liveness
+from scheduler.dispatch.session import Session
 from scheduler.election import Leadership
 from scheduler.reconcile import answers, moves
 from scheduler.store import memory
@@ -30,6 +31,35 @@ def _leads_for_ever(patch):
 )
 def _answers_heartbeats_unproven(patch):
     patch.setattr(heartbeat, "may_answer", lambda authority: True)
+
+
+class _Unquestioned:
+    """An authority that is never asked for a proof."""
+
+    is_proven = True
+
+    def __init__(self, authority):
+        self._authority = authority
+
+    def __getattr__(self, name):
+        return getattr(self._authority, name)
+
+
+@mutation(
+    "before each message of orders is sent, the leadership is proven",
+    "a leader sleeps",
+    "pause at a step",
+    templates=("web", "many"),
+    users="fickle",
+    mean_seconds=5.0,
+)
+def _sends_orders_unproven(patch):
+    init = Session.__init__
+
+    def unquestioned(self, authority, *args, **kwargs):
+        init(self, _Unquestioned(authority), *args, **kwargs)
+
+    patch.setattr(Session, "__init__", unquestioned)
 
 
 @mutation(
