@@ -83,6 +83,7 @@ SINGLES = tuple(f"single{number}" for number in range(4))
 ONLY_IN_FOCUS = {
     **dict.fromkeys(SINGLES, Template(exclusive=True, script=(("stop_ms", 2000),))),
     **dict.fromkeys(LARGE, Template(script=(("stop_ms", 100),))),
+    "made": Template(exclusive=True, script=(("create_ms", 2000), ("stop_ms", 500))),
     "refused": Template(crashes=True, script=(("fail_create", "the device is busy"),)),
 }
 """For runs that are about them; the seeds' own choice is among TEMPLATES."""

@@ -1,5 +1,7 @@
 """Leases of nodes, the moves of what needs them, and machines that are not what they seem."""
 
+from dataclasses import replace
+
 from agent import guard, holds, lease as agents_leases, runner, steps
 from agent.heartbeat import HeartbeatLane
 from agent.lease import Lease
@@ -12,6 +14,7 @@ from scheduler.reconcile import nodes, outcomes, revoking
 from tests.simulation.mutations.table import mutation
 
 HOLDERS = {"templates": ("only", "share"), "users": "calm"}
+LATE = "an engine starts an exclusive task late, when it runs elsewhere"
 
 
 @mutation(
@@ -135,9 +138,63 @@ def _moves_exclusive_tasks_of_suspects(patch):
     patch.setattr(nodes, "lease_is_over", lambda state: state in silent)
 
 
+@mutation("a silent node is DOWN only when its lease is over", "cut a node off", **HOLDERS)
+def _takes_silent_nodes_for_down_at_once(patch):
+    patch.setattr(liveness, "down_after", lambda old, timers: timers.suspect_seconds + 1.0)
+
+
+@mutation(
+    "the lease is looked at again before each call that starts a task",
+    "an agent sleeps while it makes a task anew",
+    templates=("made",),
+    users="calm",
+)
+def _looks_at_the_lease_once(patch):
+    bring_up, wish = runner.Runner._bring_up, runner.Runner._wish
+
+    async def bringing_up(self):
+        self.may_anyway = True
+        try:
+            await bring_up(self)
+        finally:
+            self.may_anyway = False
+
+    def wishing(self):
+        found = wish(self)
+        if not getattr(self, "may_anyway", False):
+            return found
+        return replace(found, may_start=True, waits_for="", may_run=True)
+
+    patch.setattr(runner.Runner, "_bring_up", bringing_up)
+    patch.setattr(runner.Runner, "_wish", wishing)
+
+
+@mutation(
+    "a container whose start was not answered goes, where its task needs the lease",
+    LATE,
+    **HOLDERS,
+    seconds=80.0,
+)
+def _starts_again_what_may_still_start(patch):
+    patch.setattr(steps, "_is_made_anew", lambda wish, seen: False)
+
+
+@mutation(
+    "a start is waited for no longer than the lease lasts",
+    "an engine is asked for a start at the end of a lease, and is late",
+    **HOLDERS,
+    seconds=80.0,
+)
+def _waits_for_starts_beyond_the_lease(patch):
+    async def while_leased(self, start):
+        return await start
+
+    patch.setattr(runner.Runner, "_while_leased", while_leased)
+
+
 @mutation(
     "a start that was not answered may still take place until its container is gone",
-    "an engine starts an exclusive task late, when it runs elsewhere",
+    LATE,
     **HOLDERS,
     seconds=80.0,
 )

@@ -161,6 +161,34 @@ async def _an_engine_starts_an_exclusive_task_late(nemesis):
     world.network.cuts -= cuts
 
 
+@plot("an engine is asked for a start at the end of a lease, and is late")
+async def _an_engine_is_asked_at_the_end_of_a_lease(nemesis):
+    """It starts the task before it gives the call up, and after the task has moved."""
+    rng, world = nemesis.rng, nemesis.world
+    if not (found := holders(world)):
+        return
+    machine, container = rng.choice(found)
+    cuts = cut_off(nemesis, machine)
+    await asyncio.sleep(rng.uniform(9, 11.5))
+    machine.engine.late_seconds = rng.uniform(7, 9.5)
+    machine.engine.end(container.task, 1)
+    await asyncio.sleep(20)
+    machine.engine.recover()
+    world.network.cuts -= cuts
+
+
+@plot("an agent sleeps while it makes a task anew")
+async def _an_agent_sleeps_while_it_makes_a_task_anew(nemesis):
+    rng, world = nemesis.rng, nemesis.world
+    if not (found := holders(world)):
+        return
+    machine, container = rng.choice(found)
+    machine.engine.remove_by_hand(container)
+    await asyncio.sleep(rng.uniform(0.9, 3.1))
+    machine.pause(seconds := rng.uniform(25, 30))
+    await asyncio.sleep(seconds + 2)
+
+
 @plot("a node returns while its tasks move")
 async def _a_node_returns_while_its_tasks_move(nemesis):
     """The store is slow to carry the move out, and the node is quick to be back."""
