@@ -10,6 +10,27 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
+from homeport.compose.shown import (
+    CLUSTER,
+    COUNTED,
+    DEPENDENCIES,
+    FAILED_ROLLOUT,
+    GIVEN,
+    LIMITS,
+    LOADING,
+    MOUNTS,
+    NEIGHBOURS,
+    NETWORKING,
+    PREEMPTION,
+    PROCESS,
+    REPLICAS,
+    ROLLOUT,
+    SPREAD,
+    TAINTED,
+    WISHES,
+    test_of,
+)
+
 
 class Standing(enum.Enum):
     """What becomes of a key."""
@@ -39,27 +60,8 @@ class Row:
         return self.path.rpartition(".")[2].removesuffix("[]")
 
 
-ENGINE = "tests/contract/test_docker_options.py::test_"
-CLUSTER = "tests/e2e/test_compose_cluster.py::test_"
-STACKS = "tests/e2e/test_stacks.py::test_"
-REPLICAS = STACKS + "replicas_are_spread_over_the_nodes_and_answer_on_their_ports"
-ROLLOUT = STACKS + "a_change_replaces_one_slot_at_a_time"
-FAILED_ROLLOUT = STACKS + "a_bad_image_stops_the_rollout_with_its_reason"
-DEPENDENCIES = STACKS + "the_dependency_was_healthy_before_what_depends_on_it_started"
-LOADING = "tests/unit/homeport/compose/test_project.py::test_"
-GIVEN = ENGINE + "devices_that_a_task_was_given"
-PLACING = "tests/integration/test_placing.py::test_"
-COUNTED = PLACING + "generic_resources_are_counted"
-SPREAD = PLACING + "a_service_is_spread_over_a_label"
-TAINTED = PLACING + "a_taint_sends_away_and_keeps_away"
-WISHES = PLACING + "wishes_choose_nodes"
-NEIGHBOURS = PLACING + "neighbours_are_near_and_apart"
-PREEMPTION = "tests/integration/test_preemption.py::test_"
-PROCESS = "tests/contract/test_process_options.py::test_"
-
-
 def _mapped(path: str, field: str, test: str = "") -> Row:
-    return Row(path=path, standing=Standing.MAPPED, field=field, test=test or _test_of(path))
+    return Row(path=path, standing=Standing.MAPPED, field=field, test=test or test_of(path))
 
 
 def _notice(
@@ -67,25 +69,12 @@ def _notice(
 ) -> Row:
     return Row(
         path=path, standing=Standing.NOTICE, field=field, note=note, way_out=way_out, always=always,
-        test=(test or _test_of(path)) if field else "",
+        test=(test or test_of(path)) if field else "",
     )  # fmt: skip
 
 
 def _refused(path: str, note: str, way_out: str) -> Row:
     return Row(path=path, standing=Standing.REFUSED, note=note, way_out=way_out)
-
-
-def _test_of(path: str) -> str:
-    """`services.*.ports[].target` is shown by `test_ports`, and so on."""
-    parts = [part.removesuffix("[]") for part in path.split(".")]
-    section, names = parts[0], [part for part in parts[2:] if part != "*"]
-    if section == "services":
-        if names and names[0] == "deploy":
-            return CLUSTER + "_".join(names[:2])
-        return ENGINE + names[0]
-    if section in ("networks", "volumes"):
-        return ENGINE + "_".join((section.removesuffix("s"), *names[:1]))
-    return ENGINE + section
 
 
 def _children(parent: str, field: str, names: str, test: str = "") -> tuple[Row, ...]:
@@ -110,10 +99,10 @@ TOP = (
     _mapped("include", "StackSpec", LOADING + "include"),
     *_children("include[]", "StackSpec", "path= env_file= project_directory=", LOADING + "include"),
     _mapped("services", "StackSpec.services", REPLICAS),
-    _mapped("networks", "StackSpec.networks", ENGINE + "networks"),
-    _mapped("volumes", "StackSpec.volumes", ENGINE + "volumes"),
-    _mapped("configs", "StackSpec.files", ENGINE + "configs"),
-    _mapped("secrets", "StackSpec.files", ENGINE + "secrets"),
+    _mapped("networks", "StackSpec.networks", NETWORKING + "networks"),
+    _mapped("volumes", "StackSpec.volumes", MOUNTS + "volumes"),
+    _mapped("configs", "StackSpec.files", MOUNTS + "configs"),
+    _mapped("secrets", "StackSpec.files", MOUNTS + "secrets"),
     _refused(
         "models", "models need Docker's model runner, which Homeport does not start",
         "Run the model server as a service of its own and pass its address by `environment`",
@@ -432,18 +421,18 @@ DEPLOY = (
         "services.*.deploy.placement.max_replicas_per_node", "PlacementSpec.max_replicas_per_node"
     ),
     _mapped("services.*.deploy.resources", "ServiceSpec.reservations"),
-    _mapped("services.*.deploy.resources.limits", "ContainerSpec.limits", ENGINE + "mem_limit"),
+    _mapped("services.*.deploy.resources.limits", "ContainerSpec.limits", LIMITS + "mem_limit"),
     _mapped(
         "services.*.deploy.resources.limits.cpus", "ContainerSpec.limits.cpu_millis",
-        ENGINE + "cpus",
+        LIMITS + "cpus",
     ),
     _mapped(
         "services.*.deploy.resources.limits.memory", "ContainerSpec.limits.memory_bytes",
-        ENGINE + "mem_limit",
+        LIMITS + "mem_limit",
     ),
     _mapped(
         "services.*.deploy.resources.limits.pids", "ContainerSpec.limits.pids",
-        ENGINE + "pids_limit",
+        LIMITS + "pids_limit",
     ),
     _mapped("services.*.deploy.resources.reservations", "ServiceSpec.reservations"),
     _mapped(
@@ -465,11 +454,11 @@ DEPLOY = (
     ),
     _mapped(
         "services.*.deploy.resources.reservations.devices", "ContainerSpec.device_requests",
-        ENGINE + "gpus",
+        LIMITS + "gpus",
     ),
     *_children(
         "services.*.deploy.resources.reservations.devices[]", "DeviceRequest",
-        "capabilities count device_ids driver options", ENGINE + "gpus",
+        "capabilities count device_ids driver options", LIMITS + "gpus",
     ),
 )  # fmt: skip
 

@@ -1,6 +1,6 @@
 """What a Compose file says to the cluster, shown on three real engines: the table's links.
 
-What it says to one container is shown in tests/contract/test_docker_options.py.
+What it says to one container is shown in tests/contract/test_docker_*.py.
 """
 
 import os
