@@ -311,6 +311,14 @@ class World:
         return [self.tables.node(task.node).name for task in self.live(service_id)]
 
 
+def world_of(*names, **fields):
+    """A cluster of nodes with these names, numbered from 1 and ready."""
+    world = World()
+    for number, name in enumerate(names, start=1):
+        world.add_node(name, number, **fields)
+    return world
+
+
 def simple_global(name, **fields):
     """A global service's spec."""
     return spec(name, mode=Mode.GLOBAL, **fields)

@@ -11,14 +11,7 @@ from scheduler.cluster import keys
 from scheduler.placement import engine, scores
 from scheduler.placement.asks import Ask, Placed, Unplaced
 from scheduler.placement.fleet import Fleet, requirements_of
-from tests.builders import GIB, World, spec, volume_mount
-
-
-def world_of(*names, **fields):
-    world = World()
-    for number, name in enumerate(names, start=1):
-        world.add_node(name, number, **fields)
-    return world
+from tests.builders import GIB, World, spec, volume_mount, world_of
 
 
 def ask(world, service, slot=1, **fields):

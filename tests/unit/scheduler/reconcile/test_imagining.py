@@ -22,14 +22,7 @@ from scheduler.placement.fleet import Fleet
 from scheduler.reconcile import imagining, planning
 from scheduler.reconcile.imagined import compare
 from scheduler.reconcile.imagining import Imagining, imagine
-from tests.builders import GIB, World, node, simple_global, spec, volume_mount
-
-
-def world_of(*names, **fields):
-    world = World()
-    for number, name in enumerate(names, start=1):
-        world.add_node(name, number, **fields)
-    return world
+from tests.builders import GIB, World, node, simple_global, spec, volume_mount, world_of
 
 
 def running(world, *specs, **fields):

@@ -5,14 +5,7 @@ from homeport.spec import pairs
 from scheduler.cluster.changes import Put
 from scheduler.placement.fleet import Fleet
 from scheduler.reconcile import planning, restarts
-from tests.builders import GIB, World, spec, volume_mount
-
-
-def world_of(*names, **fields):
-    world = World()
-    for number, name in enumerate(names, start=1):
-        world.add_node(name, number, **fields)
-    return world
+from tests.builders import GIB, World, spec, volume_mount, world_of
 
 
 def proposed(world, *specs, **fields):

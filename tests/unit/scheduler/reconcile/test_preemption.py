@@ -12,16 +12,9 @@ from scheduler.placement.fleet import Fleet
 from scheduler.reconcile import planning, preemption, scheduling
 from scheduler.reconcile.pace import WINDOW_SECONDS, Pace
 from scheduler.reconcile.slots import Vacancy
-from tests.builders import GIB, World, spec, volume_mount
+from tests.builders import GIB, spec, volume_mount, world_of
 
 S = TaskState
-
-
-def world_of(*names, **fields):
-    world = World()
-    for number, name in enumerate(names, start=1):
-        world.add_node(name, number, **fields)
-    return world
 
 
 def filled(*names, replicas=None, **fields):
