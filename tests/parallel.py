@@ -40,6 +40,8 @@ LONGEST_FIRST = (
     "tests/contract/test_docker_networking.py",
     "tests/contract/test_docker_options.py",
     "tests/contract/test_runtime.py",
+    "tests/contract/test_store_leases.py",
+    "tests/contract/test_store_watches.py",
     "tests/contract/test_store.py",
     "tests/integration/test_ring.py",
     "tests/integration/test_cli.py",

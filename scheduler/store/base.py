@@ -5,7 +5,7 @@ counter, the *revision*, rises by one with every commit and orders everything. A
 *version* is the revision of its last write. There is exactly one way to write, `commit`,
 and it compares: what a writer did not see, it cannot overwrite.
 
-All backends (memory, sqlite, etcd) pass `tests/contract/test_store.py`.
+All backends (memory, sqlite, etcd) pass `tests/contract/test_store*.py`.
 
     StoreError
     ├── Conflict      a record is not at the version that the writer saw: look again
