@@ -1,195 +1,26 @@
-"""Verify the one loop: what wakes it, what it commits, and what it costs.
+"""Verify the one loop: what wakes it, and what comes of it.
 
-Real store in memory, mirror and committer, in virtual time; agents are the test.
+What it commits and what it costs are in test_controller_commits.py and test_controller_costs.py.
 """
 
 import asyncio
-import contextlib
-import random
 from collections import Counter
 from dataclasses import replace
 
 import pytest
 
-from homeport import codec
-from homeport.lifecycle import TERMINAL, Desired, TaskState
-from homeport.model import (
-    Condition,
-    NodeState,
-    NodeStatus,
-    Outcome,
-    ServiceId,
-    StackFile,
-    Task,
-    TaskStatus,
-    VolumeState,
-)
-from homeport.spec import (
-    Dependency,
-    FileKind,
-    FileSpec,
-    Neighbour,
-    PlacementSpec,
-    SpreadRule,
-)
+from homeport.lifecycle import Desired, TaskState
+from homeport.model import Condition, NodeState, Outcome, ServiceId, StackFile, VolumeState
+from homeport.spec import Dependency, FileKind, FileSpec, Neighbour, PlacementSpec, SpreadRule
 from scheduler import controller
 from scheduler.cluster import keys
-from scheduler.cluster.observed import Dirt, Liveness, Observed
-from scheduler.controller import Controller
 from scheduler.placement.fleet import Fleet
-from scheduler.reconcile import scheduling, services as reconcile
-from scheduler.store.base import (
-    ANY,
-    LEADER_KEY,
-    Ambiguous,
-    Fence,
-    Fenced,
-    Unavailable,
-    Write,
-)
-from scheduler.store.commit import Committer
-from scheduler.store.memory import MemoryStore
-from scheduler.store.mirror import Mirror
+from scheduler.reconcile import services as reconcile
+from scheduler.store.base import ANY, Write
 from tests.builders import World, node, spec, volume_mount
+from tests.loops.scheduler.ring import Ring, settled
 
 pytestmark = pytest.mark.looptime
-
-
-class LoopClock:
-    """The loop's virtual time."""
-
-    def boottime(self):
-        return asyncio.get_running_loop().time() + 1000.0
-
-    def wall_ms(self):
-        return int(asyncio.get_running_loop().time() * 1000) + 1_000_000
-
-
-class Troubled:
-    """A store of which single commits fail, before or after they were made."""
-
-    def __init__(self, store):
-        self._store = store
-        self.before = []  # errors for the next commits of tasks
-        self.after = []
-        self.late = []  # let the next commit of tasks wait for this event first
-        self.commits = 0
-
-    def __getattr__(self, name):
-        return getattr(self._store, name)
-
-    async def commit(self, writes, fence=None):
-        self.commits += 1
-        if not any(write.key.startswith("tasks/") for write in writes):
-            return await self._store.commit(writes, fence)
-        if self.late:
-            await self.late.pop(0).wait()
-        if self.before:
-            raise self.before.pop(0)
-        revision = await self._store.commit(writes, fence)
-        if self.after:
-            raise self.after.pop(0)
-        return revision
-
-
-class Ring:
-    """Everything around one controller."""
-
-    def __init__(self):
-        self.clock = LoopClock()
-        self.store = Troubled(MemoryStore(self.clock))
-        self.mirror = Mirror(self.store)
-        self.committer = Committer(self.store, self.mirror, writer="test")
-        self.observed = Observed()
-        self.dirt = Dirt()
-        self.controller = None
-        self.writes = 0
-
-    async def put(self, *values):
-        """What a user or an agent's join stores, past the mirror."""
-        await self.store._store.commit(
-            [Write(keys.key_of(value), codec.encode_record(value), ANY) for value in values]
-        )
-
-    async def add_nodes(self, *names):
-        for number, name in enumerate(names, start=1):
-            await self.put(node(name, number))
-            self.see(name, NodeState.READY)
-
-    def see(self, name, state):
-        self.observed.put_liveness(f"node-{name}", Liveness(state=state, reported=True))
-        self.dirt.node(f"node-{name}")
-        if self.controller is not None:
-            self.controller.wake()
-
-    def say(self, name, *conditions):
-        """What the node reports of itself, as a session takes it in."""
-        self.observed.put_node_status(f"node-{name}", NodeStatus(conditions=conditions))
-        self.dirt.node(f"node-{name}")
-        self.controller.wake()
-
-    async def apply(self, each, **fields):
-        """A service's head and spec, as the API would write them."""
-        world = World()
-        service = world.apply(each, **fields)
-        tables = world.tables
-        await self.put(tables.stack("shop"), tables.service(service), tables.spec(service, 1))
-        return service
-
-    def report(self, task, state, **fields):
-        self.observed.put_status(TaskStatus(task=task, state=state, **fields))
-        mark = self.dirt.service if state in TERMINAL else self.dirt.progress
-        mark(ServiceId(task.rsplit("/", 2)[0]))
-        self.controller.wake()
-
-    def tasks(self, service):
-        return self.mirror.tables.tasks_of_service(service)
-
-    async def successor_of(self, task):
-        """Return when the slot has a newer task."""
-        there = asyncio.Event()
-
-        def look(changes):
-            if any(
-                isinstance(change.new, Task)
-                and (change.new.service, change.new.slot) == (task.service, task.slot)
-                and change.new.n > task.n
-                for change in changes
-            ):
-                there.set()
-
-        unsubscribe = self.mirror.subscribe(look)
-        async with asyncio.timeout(1000):
-            await there.wait()
-        unsubscribe()
-
-    def reasons(self):
-        return [event.reason for event in self.observed.events]
-
-    @contextlib.asynccontextmanager
-    async def running(self, fence=None):
-        await self.mirror.start()
-        self.controller = Controller(
-            self.mirror,
-            self.committer,
-            self.observed,
-            self.dirt,
-            self.clock,
-            random.Random(1),
-            fence,
-        )
-        async with asyncio.TaskGroup() as background:
-            following = background.create_task(self.mirror.run())
-            controlling = background.create_task(self.controller.run())
-            try:
-                yield self
-            finally:
-                following.cancel()
-                controlling.cancel()
-
-
-async def settled(seconds=0.5):
-    await asyncio.sleep(seconds)
 
 
 async def test_a_service_that_is_applied_gets_its_tasks():
@@ -224,49 +55,6 @@ async def test_what_changes_while_a_new_leader_takes_in_the_tasks_is_in_its_flee
         await settled()
         assert len(ring.controller.fleet.held) >= len(tasks) - 1
         assert ring.controller.fleet == Fleet.from_snapshot(ring.controller._snapshot())
-
-
-async def test_an_idle_cluster_writes_nothing_and_looks_at_nothing():
-    ring = Ring()
-    async with ring.running():
-        await ring.add_nodes("a")
-        service = await ring.apply(spec("web"))
-        await settled()
-        ring.report(ring.tasks(service)[0].id, TaskState.RUNNING)
-        await settled()
-        commits, cycles = ring.store.commits, ring.controller.cycles
-        await settled(3000)
-        assert (ring.store.commits, ring.controller.cycles) == (commits, cycles)
-
-
-async def test_what_the_loop_does_is_counted_and_an_idle_one_counts_nothing():
-    ring = Ring()
-    async with ring.running():
-        await ring.add_nodes("a")
-        await ring.apply(spec("web", replicas=2, ports=(80,)))
-        await settled()
-        stats = ring.controller.stats
-        assert stats.attempts["placed"] == 1
-        assert stats.attempts["unschedulable"] >= 1
-        assert stats.scheduling.count >= 1
-        turns = stats.reconciling.count
-        assert turns == ring.controller.cycles
-        await settled(3000)
-        assert stats.reconciling.count == turns
-
-
-async def test_a_placement_that_is_not_written_counts_as_an_error():
-    ring = Ring()
-    async with ring.running():
-        await ring.add_nodes("a")
-        ring.store.before = [Unavailable("it is away")]
-        await ring.apply(spec("web"))
-        await settled(10)
-        assert dict(ring.controller.stats.attempts) == {
-            "placed": 1,
-            "unschedulable": 0,
-            "error": 1,
-        }
 
 
 async def test_a_slot_without_room_waits_and_is_filled_when_a_node_comes():
@@ -339,75 +127,6 @@ async def test_a_slot_waits_while_the_only_node_is_not_well_and_is_filled_when_i
         assert len(ring.tasks(service)) == 1
 
 
-async def test_a_waiting_slot_is_not_looked_at_for_room_that_would_not_do(monkeypatch):
-    ring = Ring()
-    async with ring.running():
-        await ring.add_nodes("a")
-        big = await ring.apply(spec("big", memory=1 << 40))
-        small = await ring.apply(spec("small"))
-        await settled()
-        looked = []
-        decide = reconcile.decide
-        monkeypatch.setattr(
-            reconcile, "decide", lambda *given: looked.append(given[2]) or decide(*given)
-        )
-        ring.dirt.capacity = True
-        ring.report(ring.tasks(small)[0].id, TaskState.FAILED)
-        await settled()
-        assert small in looked
-        assert big not in looked
-
-
-async def test_a_service_with_which_all_is_well_is_looked_at_when_a_task_ends_not_when_one_runs(
-    monkeypatch,
-):
-    ring = Ring()
-    async with ring.running():
-        await ring.add_nodes("a")
-        service = await ring.apply(spec("web", replicas=3))
-        await settled()
-        looked = []
-        decide = reconcile.decide
-        monkeypatch.setattr(
-            reconcile, "decide", lambda *given: looked.append(given[2]) or decide(*given)
-        )
-        first, second, third = (task.id for task in ring.tasks(service))
-        ring.report(first, TaskState.STARTING)
-        ring.report(second, TaskState.RUNNING)
-        await settled()
-        assert looked == []
-        ring.report(third, TaskState.FAILED)
-        await settled()
-        assert looked[0] == service
-        assert ring.reasons().count("Failed") == 1
-        # It waits for a successor now, so that all is not well any more.
-        del looked[:]
-        ring.report(first, TaskState.RUNNING)
-        await settled()
-        assert service in looked
-
-
-async def test_a_look_ends_when_enough_slots_want_a_task_and_the_next_goes_on(monkeypatch):
-    monkeypatch.setattr(controller, "LOOK_VACANCIES", 3)
-    ring = Ring()
-    places = []
-    place = scheduling.decide
-    monkeypatch.setattr(
-        scheduling, "decide", lambda *given: places.append(len(given[2])) or place(*given)
-    )
-    services = []
-    for number, name in enumerate(("one", "two", "three"), 1):
-        world = World()
-        world.revision = number * 100
-        services.append(world.apply(spec(name, replicas=2)))
-        await ring.put(world.tables.service(services[-1]), world.tables.spec(services[-1], 1))
-    async with ring.running():
-        await ring.add_nodes("a")
-        await settled()
-        assert [len(ring.tasks(service)) for service in services] == [2, 2, 2]
-        assert max(places) == 4, "all that was due was looked at together"
-
-
 async def test_the_successor_of_a_failed_task_waits_for_its_back_off():
     ring = Ring()
     async with ring.running():
@@ -422,72 +141,6 @@ async def test_the_successor_of_a_failed_task_waits_for_its_back_off():
             await ring.successor_of(task)
             seen.append(round(ring.clock.boottime() - start))
         assert seen == [1, 2, 4, 8]
-
-
-async def test_a_commit_that_failed_frees_what_was_assumed_and_is_tried_again():
-    ring = Ring()
-    async with ring.running():
-        await ring.add_nodes("a")
-        ring.store.before = [Unavailable("off")]
-        service = await ring.apply(spec("web", ports=(80,)))
-        await settled(0.2)
-        assert ring.tasks(service) == []
-        assert ring.controller.fleet.held == {}
-        await settled(3)
-        assert len(ring.tasks(service)) == 1
-
-
-async def test_a_commit_of_unknown_fate_that_took_place_is_not_made_twice():
-    ring = Ring()
-    async with ring.running():
-        await ring.add_nodes("a")
-        ring.store.after = [Ambiguous("no answer")]
-        service = await ring.apply(spec("web"))
-        await settled(10)
-        assert [task.n for task in ring.tasks(service)] == [1]
-        assert ring.committer.blocked == frozenset()
-
-
-async def test_a_commit_of_unknown_fate_that_did_not_take_place_is_made_again():
-    ring = Ring()
-    async with ring.running():
-        await ring.add_nodes("a")
-        ring.store.before = [Ambiguous("no answer")]
-        service = await ring.apply(spec("web"))
-        await settled(10)
-        assert [task.n for task in ring.tasks(service)] == [1]
-        assert ring.committer.blocked == frozenset()
-
-
-async def test_a_conflicting_batch_loses_only_the_change_that_conflicts():
-    ring = Ring()
-    async with ring.running():
-        await ring.add_nodes("a")
-        release = asyncio.Event()
-        ring.store.late = [release]
-        service = await ring.apply(spec("web", replicas=3))
-        await settled(0.1)
-        # While our commit is on its way somebody creates one of its tasks.
-        intruder = Task(
-            service=service, slot=2, n=1, node="node-a", generation=1, reason="by another"
-        )
-        await ring.put(intruder)
-        release.set()
-        await settled(5)
-        tasks = ring.tasks(service)
-        assert [task.slot for task in tasks] == [1, 2, 3]
-        assert tasks[1] == intruder
-        assert ring.controller.fleet == Fleet.from_snapshot(ring.controller._snapshot())
-
-
-async def test_a_leader_that_was_replaced_stops():
-    ring = Ring()
-    await ring.store.commit([Write(LEADER_KEY, b"somebody else", ANY)])
-    with pytest.RaisesGroup(Fenced):
-        async with ring.running(Fence(epoch=12345)):
-            await ring.add_nodes("a")
-            await ring.apply(spec("web"))
-            await settled(5)
 
 
 async def test_one_service_that_cannot_be_decided_about_does_not_stop_the_others(monkeypatch):
@@ -603,70 +256,3 @@ async def test_what_an_apply_that_failed_half_way_left_behind_is_forgotten_in_ti
         assert len(ring.mirror.tables.stored_keys()) == len(kept) + 3, "they may be wanted yet"
         await settled(3600)
         assert sorted(ring.mirror.tables.stored_keys()) == kept
-
-
-class CountingTables:
-    """Counts look-ups, and the records that lists hand out."""
-
-    def __init__(self, tables):
-        self._tables = tables
-        self.count = 0
-
-    def __getattr__(self, name):
-        found = getattr(self._tables, name)
-        if not callable(found):
-            return found
-
-        def counted(*given):
-            answer = found(*given)
-            if isinstance(answer, list):
-                self.count += len(answer)
-            elif hasattr(answer, "__next__"):
-                answer = list(answer)
-                self.count += len(answer)
-            self.count += 1
-            return answer
-
-        return counted
-
-
-async def lookups_for_one_death(services):
-    """Look-ups until a task that failed in a cluster of 20 nodes has its successor."""
-    ring = Ring()
-    world = World()
-    for number in range(1, 21):
-        world.put(node(f"n{number:02}", number))
-        ring.observed.put_liveness(
-            f"node-n{number:02}", Liveness(state=NodeState.READY, reported=True)
-        )
-    ids = [world.apply(spec(f"s{number}", replicas=10)) for number in range(services)]
-    for index, service in enumerate(ids):
-        for slot in range(1, 11):
-            task = Task(
-                service=service,
-                slot=slot,
-                n=1,
-                node=f"node-n{(index + slot) % 20 + 1:02}",
-                generation=1,
-                created_ms=1_000_000,
-            )
-            world.put(task)
-            ring.observed.put_status(TaskStatus(task=task.id, state=TaskState.RUNNING))
-    values = [world.tables.value(key) for key in world.tables.stored_keys()]
-    for start in range(0, len(values), 100):
-        await ring.put(*values[start : start + 100])
-    async with ring.running():
-        await settled(5)
-        counting = CountingTables(ring.mirror.tables)
-        ring.mirror.tables = counting
-        ring.report(f"{ids[0]}/1/1", TaskState.FAILED, message="it died")
-        await settled(5)
-        assert [task.n for task in ring.tasks(ids[0]) if task.slot == 1] == [1, 2]
-        return counting.count
-
-
-@pytest.mark.timeout(300)
-async def test_the_death_of_one_container_costs_the_same_among_1000_and_20000_tasks():
-    small = await lookups_for_one_death(100)
-    large = await lookups_for_one_death(2000)
-    assert large == small

@@ -45,7 +45,7 @@ from scheduler.store.commit import Committer
 from scheduler.store.memory import MemoryStore
 from scheduler.store.mirror import Mirror
 from tests.builders import node
-from tests.loops.scheduler.test_controller import LoopClock
+from tests.loops.scheduler.ring import LoopClock
 
 pytestmark = pytest.mark.looptime(end=100_000)
 

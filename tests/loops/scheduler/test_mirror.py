@@ -16,7 +16,7 @@ from scheduler.store.forward import WentBack
 from scheduler.store.memory import MemoryStore
 from scheduler.store.mirror import LOAD_RECORDS, Mirror
 from tests.builders import node
-from tests.loops.scheduler.test_controller import LoopClock, Troubled
+from tests.loops.scheduler.ring import LoopClock, Troubled
 
 pytestmark = pytest.mark.looptime
 

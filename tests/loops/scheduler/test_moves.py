@@ -15,7 +15,7 @@ from scheduler.dispatch.leases import Leases
 from scheduler.reconcile import revoking
 from scheduler.store.base import Ambiguous, Unavailable
 from tests.builders import spec, volume_mount
-from tests.loops.scheduler.test_controller import Ring
+from tests.loops.scheduler.ring import Ring
 
 pytestmark = pytest.mark.looptime
 

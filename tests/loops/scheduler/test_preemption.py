@@ -11,7 +11,7 @@ from scheduler.cluster.observed import Brake
 from scheduler.placement.fleet import Fleet
 from scheduler.store.base import Unavailable
 from tests.builders import GIB, node, spec
-from tests.loops.scheduler.test_controller import Ring, settled
+from tests.loops.scheduler.ring import Ring, settled
 
 pytestmark = pytest.mark.looptime
 

@@ -24,7 +24,7 @@ from scheduler.config import Timers
 from scheduler.reconcile.automatic import SETTLE_SECONDS
 from scheduler.store.base import Ambiguous
 from tests.builders import World, node, spec
-from tests.loops.scheduler.test_controller import Ring, settled
+from tests.loops.scheduler.ring import Ring, settled
 from tests.loops.scheduler.test_requests import Api
 
 pytestmark = pytest.mark.looptime

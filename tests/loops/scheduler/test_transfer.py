@@ -19,7 +19,7 @@ from scheduler.store.base import ABSENT, LEADER_KEY, SCHEDULERS, Write
 from scheduler.store.memory import MemoryStore
 from scheduler.store.renewal import NotARecord
 from scheduler.transfer import TransferRefused
-from tests.loops.scheduler.test_controller import LoopClock
+from tests.loops.scheduler.ring import LoopClock
 
 pytestmark = pytest.mark.looptime(end=10_000)
 
