@@ -63,6 +63,8 @@ class Lease:
         """Boot time at which the lease ends; 0: there never was one."""
         self.lease_seconds = 0.0
         """How long it was granted for."""
+        self.has_begun_anew = False
+        """Whether, since this agent started, it had ended and then began again."""
         self.on_renewal: Callable[[], None] = lambda: None
         self.on_begin: Callable[[], None] = lambda: None
         """Called when there is a lease again after there was none."""
@@ -78,8 +80,7 @@ class Lease:
         if goes_on(sent_seconds, self.until_seconds):
             self._extend(until, lease_seconds)
         elif begins_anew(self._told_seconds, self.until_seconds):
-            self._extend(until, lease_seconds)
-            self.on_begin()
+            self._begin(until, lease_seconds)
         else:
             self._offered = max(self._offered, (until, lease_seconds))
             return False
@@ -90,12 +91,16 @@ class Lease:
         self._told_seconds = opened_seconds
         until, lease_seconds = self._offered
         if until > self.until_seconds and begins_anew(opened_seconds, self.until_seconds):
-            self._extend(until, lease_seconds)
-            self.on_begin()
+            self._begin(until, lease_seconds)
 
     def lacks_word(self, opened_seconds: float) -> bool:
         """Whether it waits for a word that a session opened then can no longer give."""
         return self._offered != (0.0, 0.0) and not begins_anew(opened_seconds, self.until_seconds)
+
+    def _begin(self, until_seconds: float, lease_seconds: float) -> None:
+        self.has_begun_anew = True
+        self._extend(until_seconds, lease_seconds)
+        self.on_begin()
 
     def _extend(self, until_seconds: float, lease_seconds: float) -> None:
         self._offered = (0.0, 0.0)

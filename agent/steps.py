@@ -92,6 +92,7 @@ class Wish:
     waits_for: str = ""  # what it may not be started without
     may_run: bool = True  # False: it needs a lease, and that is about to end
     needs_lease: bool = False
+    has_lapsed: bool = False  # since it was last seen alive its lease has ended, and begun anew
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -320,7 +321,8 @@ def _after_exit(wish: Wish, seen: Seen, record: Record, now: Now, jitter: float)
 
 def is_leases_doing(wish: Wish, seen: Seen, record: Record) -> bool:
     """Whether it ended for want of a lease: by our own stop, or by the guard meanwhile."""
-    return record.ending == LEASE_ENDED or (not wish.may_run and not _is_done(wish, seen.exit_code))
+    had_none = wish.has_lapsed or not wish.may_run
+    return record.ending == LEASE_ENDED or (had_none and not _is_done(wish, seen.exit_code))
 
 
 def has_lapsed(before: Record, now: Record) -> bool:

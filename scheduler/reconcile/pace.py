@@ -35,16 +35,15 @@ class Pace:
         self._gone: dict[NodeId, list[float]] = {}
 
     def changed(self, old: keys.Stored | None, new: keys.Stored | None, now: float) -> None:
-        """A task's record was written: it may be what became of one whose container stopped."""
-        if isinstance(old, Task) and (
-            new is None or (isinstance(new, Task) and new.outcome is not None)
-        ):
-            self.gone(old, now)
+        """A task's record was written, or deleted.
 
-    def gone(self, task: Task, now: float) -> None:
-        """A task has ended, or its record was deleted; it is as it was before."""
-        if _is_stopping(task):
-            self._gone.setdefault(task.node, []).append(now)
+        One that a reconciler had stopped counts until it has been gone for a while; also one that
+        ends by an operator's word since: its agent may have heard of it before that.
+        """
+        if not (isinstance(old, Task) and _is_stopping(old)):
+            return
+        if new is None or (isinstance(new, Task) and not _is_stopping(new)):
+            self._gone.setdefault(old.node, []).append(now)
 
     def postpone(
         self,

@@ -113,6 +113,41 @@ async def test_what_the_guard_killed_is_nobodys_failure(rig: Rig) -> None:
     assert rig.journal.records[WEB].failures == 0
 
 
+async def test_nor_where_the_engine_says_so_only_when_the_lease_is_back(rig: Rig) -> None:
+    await running(rig)
+    container = rig.engine.find(WEB)
+    assert container is not None
+    rig.engine.hanging.add(WEB)
+    rig.engine.tell(container, "health_status")  # the agent asks what that is, and waits
+    await asyncio.sleep(rig.lease.until_seconds - rig.clock.boottime() + 0.5)
+    assert container.phase is Phase.EXITED, "the guard needs no engine"
+    rig.grant()
+    await asyncio.sleep(0.2)
+    rig.engine.recover()
+    await rig.beat(seconds=60)
+    assert rig.state(WEB) == (2, S.RUNNING)
+    assert rig.journal.records[WEB].failures == 0
+    assert rig.journal.records[WEB].lapses == 1
+    rig.engine.end(WEB, 137)
+    await rig.beat(seconds=1)
+    assert rig.journal.records[WEB].failures == 1, "its own doing, as it had one all the time"
+
+
+async def test_nor_where_a_new_agent_has_a_lease_before_it_can_look(rig: Rig) -> None:
+    await running(rig)
+    await rig.crash()
+    await asyncio.sleep(20)
+    assert rig.phases()[WEB] is Phase.EXITED
+    rig.engine.outage = "it is being restarted"
+    await rig.start()
+    rig.grant()
+    await rig.beat(seconds=5)
+    rig.engine.recover()
+    await rig.beat(seconds=60)
+    assert rig.state(WEB) == (2, S.RUNNING)
+    assert rig.journal.records[WEB].failures == 0
+
+
 async def test_a_lease_that_ended_begins_anew_only_with_a_schedulers_word(rig: Rig) -> None:
     await running(rig)
     await asyncio.sleep(30)

@@ -24,6 +24,7 @@ def wish(
     may_start: bool = True,
     may_run: bool = True,
     needs_lease: bool = False,
+    has_lapsed: bool = False,
     **policy: int,
 ) -> Wish:
     restart = RestartPolicy(condition=condition, **policy)
@@ -34,6 +35,7 @@ def wish(
         may_start=may_start,
         may_run=may_run,
         needs_lease=needs_lease,
+        has_lapsed=has_lapsed,
     )
 
 
@@ -154,6 +156,10 @@ PREPARED = Record(state=S.PREPARING, prepared=True)
         pytest.param(
             wish(may_start=False, may_run=False), exited(137), LIVE, Step.WAIT, S.READY, 2,
             id="what the guard killed waits for a lease",
+        ),
+        pytest.param(
+            wish(has_lapsed=True), exited(137), LIVE, Step.START, S.STARTING, 2,
+            id="and is not blamed when the lease is back before it is looked at",
         ),
         pytest.param(
             wish(may_start=False, may_run=False, condition=RestartCondition.NONE), exited(143),

@@ -79,7 +79,7 @@ class Surplus:
         for task in self.world.tables.tasks_of_service(self.service):
             if task.desired is Desired.REMOVED:
                 self.world.drop(keys.task(task.id))
-                self.pace.gone(task, self.world.now)
+                self.pace.changed(task, None, self.world.now)
 
 
 def test_surplus_goes_three_at_a_time_counted_from_when_the_last_were_gone():

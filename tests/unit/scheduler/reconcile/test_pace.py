@@ -19,6 +19,7 @@ STOPPING = Task(
     desired=Desired.REMOVED,
     cause=Cause.RECONCILER,
 )
+ORDERED = replace(STOPPING, cause=Cause.OPERATOR)
 ENDED = replace(STOPPING, outcome=Outcome(state=TaskState.SHUTDOWN))
 
 
@@ -36,7 +37,8 @@ def room(pace, world):
         pytest.param(ENDED, None, False, id="it had ended before"),
         pytest.param(STOPPING, STOPPING, False, id="it is still there"),
         pytest.param(None, ENDED, False, id="it was not there"),
-        pytest.param(replace(STOPPING, cause=Cause.OPERATOR), None, False, id="an operator's word"),
+        pytest.param(ORDERED, None, False, id="an operator's word"),
+        pytest.param(STOPPING, ORDERED, True, id="an operator's word that came later"),
     ],
 )
 def test_a_task_counts_for_a_while_when_a_reconciler_had_it_stopped(old, new, counts):

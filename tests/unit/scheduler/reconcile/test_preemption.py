@@ -360,7 +360,7 @@ def test_only_so_many_end_at_once_as_the_node_obeys():
     assert (len(now), len(late)) == (0, 2)
     for task in ending(world, low):
         world.report(task.id, S.SHUTDOWN)
-        pace.gone(task, world.now)
+        pace.changed(task, None, world.now)
     world.commit(world.decide()[0][:3])
     _, late, _ = pace.postpone(world.snapshot(), changes, keys)
     assert len(late) == 2
