@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import TypeVar
+from dataclasses import dataclass, field, fields
+from operator import attrgetter
 
 Pairs = tuple[tuple[str, str], ...]
 """A small map: (key, value) pairs, sorted by key, each key once."""
@@ -519,27 +519,6 @@ class _Hashed:
     _hash: int
 
 
-H = TypeVar("H", bound=_Hashed)
-
-
-def _hashed_once(kind: type[H]) -> type[H]:
-    """Have its values keep their hash: that of a spec is asked for several times for each task,
-    and takes longer than all else that is done for a task."""
-    computed = kind.__hash__
-
-    def kept(self: H) -> int:
-        try:
-            return self._hash
-        except AttributeError:
-            found = computed(self)
-            object.__setattr__(self, "_hash", found)
-            return found
-
-    kind.__hash__ = kept  # type: ignore[assignment]  # a method for the one of before
-    return kind
-
-
-@_hashed_once
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceSpec(_Hashed):
     """One service of a stack, as the user wants it."""
@@ -565,6 +544,19 @@ class ServiceSpec(_Hashed):
     preempts: bool = False  # may end tasks of lower priority where it finds no room
     preemptible: bool | None = None  # None: unless it is exclusive or pinned
     min_replicas: int = 0  # preemption leaves at least so many running
+
+    def __hash__(self) -> int:
+        """Worked out once: that of a spec is asked for several times for each task, and takes
+        longer than all else that is done for a task."""
+        try:
+            return self._hash
+        except AttributeError:
+            found = _values_of(self).__hash__()
+            object.__setattr__(self, "_hash", found)
+            return found
+
+
+_values_of = attrgetter(*(each.name for each in fields(ServiceSpec)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

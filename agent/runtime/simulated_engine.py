@@ -22,6 +22,7 @@ import contextlib
 import contextvars
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
+from typing import Any
 
 from agent.runtime.base import Gone, OutputChunk, Phase, Rejected, RuntimeEvent, RuntimeFailure
 from homeport.model import BoundPort, TaskId
@@ -62,7 +63,7 @@ _TYPES = {each.name: each.type for each in fields(Script)}
 @lru_cache(maxsize=4096)
 def script_of(labels: Pairs) -> Script:
     """The script in a spec's labels. Raises Rejected for a key or value that means nothing."""
-    found: dict[str, str | int | bool] = {}
+    found: dict[str, Any] = {}  # of the types in _TYPES
     for key, value in labels:
         if not key.startswith(PREFIX):
             continue
@@ -77,7 +78,7 @@ def script_of(labels: Pairs) -> Script:
                     found[name] = value
         except (KeyError, ValueError):
             raise Rejected(f"label {key}: {value} means nothing to a simulation") from None
-    return Script(**found)  # type: ignore[arg-type]
+    return Script(**found)
 
 
 @dataclass(slots=True, kw_only=True)

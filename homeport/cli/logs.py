@@ -134,7 +134,7 @@ class Printer:
         self._prefix = prefix
         self._timestamps = timestamps
         self._raw = raw
-        self._parts: dict[tuple[str, int], bytes] = {}
+        self._parts: dict[tuple[str, dispatcher_pb2.Output.Stream.ValueType], bytes] = {}
 
     def write(self, name: str, piece: dispatcher_pb2.Output) -> None:
         """Take in a piece of a task's output and print what lines it completes."""
@@ -149,7 +149,7 @@ class Printer:
         """Print what has no line end."""
         for (name, stream), rest in self._parts.items():
             if rest:
-                self._print(name, dispatcher_pb2.Output(stream=stream), rest)  # type: ignore[arg-type]
+                self._print(name, dispatcher_pb2.Output(stream=stream), rest)
         self._parts = {}
         sys.stdout.flush()
 

@@ -65,13 +65,14 @@ def _condition(trial: Trial, node: Candidate, refusal: Refusal) -> Iterator[Fix]
 
 
 def _availability(trial: Trial, node: Candidate, refusal: Refusal) -> Iterator[Fix]:
-    is_drained = trial.record(node.id).availability is Availability.DRAIN
+    record = trial.record(node.id)
+    is_drained = record.availability is Availability.DRAIN
     word = "is drained" if is_drained else "is paused"
     yield Fix(
         kind=Kind.CHANGE_NODE,
         size=Size.OPEN_DRAINED if is_drained else Size.OPEN_NODE,
         sort="uncordon",
-        step=renode(trial, node, availability=Availability.ACTIVE),
+        step=renode(node, replace(record, availability=Availability.ACTIVE)),
         says=f"let {node.name}, which {word}, take new tasks again",
         commands=(f"homeport uncordon {shlex.quote(node.name)}",),
     )
@@ -116,11 +117,12 @@ def _oci_runtime(trial: Trial, node: Candidate, refusal: Refusal) -> Iterator[Fi
         "oci-runtime",
         Size.RELAX_IF,
     )
-    inventory = trial.record(node.id).inventory
-    with_it = replace(inventory, oci_runtimes=(*inventory.oci_runtimes, refusal.needed))
+    record = trial.record(node.id)
+    runtimes = (*record.inventory.oci_runtimes, refusal.needed)
+    with_it = replace(record.inventory, oci_runtimes=runtimes)
     yield _mend(
         "oci-runtime",
-        renode(trial, node, inventory=with_it),
+        renode(node, replace(record, inventory=with_it)),
         f"install the OCI runtime {refusal.needed} in the engine of {node.name}",
     )
 
@@ -149,11 +151,12 @@ def _labels(trial: Trial, node: Candidate, broken: Constraint) -> Iterator[Fix]:
     }
     if broken.operator in wanted and broken.key not in node.facts:
         value = wanted[broken.operator]
+        more = pairs({**dict(record.labels), key: value})
         yield Fix(
             kind=Kind.CHANGE_NODE,
             size=Size.OPEN_NODE,
             sort="label",
-            step=renode(trial, node, labels=pairs({**dict(record.labels), key: value})),
+            step=renode(node, replace(record, labels=more)),
             says=f"give {node.name} the label {key}={value}, if that is true of it",
             commands=(update(node, f"--label {shlex.quote(f'{key}={value}')}"),),
         )
@@ -163,7 +166,7 @@ def _labels(trial: Trial, node: Candidate, broken: Constraint) -> Iterator[Fix]:
             kind=Kind.CHANGE_NODE,
             size=Size.OPEN_NODE,
             sort="label-rm",
-            step=renode(trial, node, labels=left),
+            step=renode(node, replace(record, labels=left)),
             says=f"take the label {key}={node.facts[broken.key]} off {node.name}",
             commands=(update(node, f"--label-rm {shlex.quote(key)}"),),
         )
@@ -173,12 +176,13 @@ def _taint(trial: Trial, node: Candidate, refusal: Refusal) -> Iterator[Fix]:
     needs = trial.ask.needs
     found = taints.refusing(node.taints, needs.tolerations)
     assert found is not None, "the rule has just refused"
-    left = tuple(each for each in trial.record(node.id).taints if each.key != found.key)
+    record = trial.record(node.id)
+    left = tuple(each for each in record.taints if each.key != found.key)
     yield Fix(
         kind=Kind.CHANGE_NODE,
         size=Size.OPEN_NODE,
         sort="taint",
-        step=renode(trial, node, taints=left),
+        step=renode(node, replace(record, taints=left)),
         says=f"take the taint {taints.shown(found)} off {node.name}",
         commands=(update(node, f"--taint-rm {shlex.quote(found.key)}"),),
     )
@@ -195,17 +199,17 @@ def _taint(trial: Trial, node: Candidate, refusal: Refusal) -> Iterator[Fix]:
 def _path(trial: Trial, node: Candidate, refusal: Refusal) -> Iterator[Fix]:
     names = refusal.needed.split("/")
     parts = ("/".join(names[: depth + 1]) for depth in range(1, len(names)))
-    inventory = trial.record(node.id).inventory
-    there = tuple(sorted({*inventory.paths, *parts}))
+    record = trial.record(node.id)
+    there = tuple(sorted({*record.inventory.paths, *parts}))
     yield _mend(
         "path",
-        renode(trial, node, inventory=replace(inventory, paths=there)),
+        renode(node, replace(record, inventory=replace(record.inventory, paths=there))),
         f"have {refusal.needed} on {node.name}: {refusal.had} is not there",
     )
 
 
 def _device(trial: Trial, node: Candidate, refusal: Refusal) -> Iterator[Fix]:
-    inventory = trial.record(node.id).inventory
+    record = trial.record(node.id)
     need = next(each for each in trial.ask.needs.devices if granting.shown(each) == refusal.needed)
     lacking = max(need.count, 1) - int(refusal.had)
     more = tuple(
@@ -218,9 +222,10 @@ def _device(trial: Trial, node: Candidate, refusal: Refusal) -> Iterator[Fix]:
         )
         for which in range(lacking)
     )
+    with_them = replace(record.inventory, devices=(*record.inventory.devices, *more))
     yield _mend(
         "device",
-        renode(trial, node, inventory=replace(inventory, devices=(*inventory.devices, *more))),
+        renode(node, replace(record, inventory=with_them)),
         f"have {refusal.needed} on {node.name}: it has {refusal.had}",
     )
 

@@ -13,7 +13,7 @@ an event only names the node that changed.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 from homeport.model import Grant, Node, NodeId, NodeState, ServiceId, Task, TaskId
 from homeport.spec import Strategy
@@ -97,7 +97,9 @@ class Fleet:
             and self.strategy == other.strategy
         )
 
-    __hash__ = None  # type: ignore[assignment]  # it changes
+    def __hash__(self) -> NoReturn:
+        """It changes, so it is nobody's key."""
+        raise TypeError("a Fleet changes: it cannot be hashed")
 
     def copy(self) -> Fleet:
         """A copy to try things on."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
 from homeport import devices
-from homeport.model import NodeId, Overcommit
+from homeport.model import Node, NodeId, Overcommit
 from homeport.spec import DeviceNeed, pairs
 from scheduler.placement import granting, words
 from scheduler.placement.fleet import Candidate, Held
@@ -96,12 +96,13 @@ def generic(trial: Trial, node: Candidate) -> Iterator[Fix]:
         yield _less(trial, replace(needs, generic=fewer), said, free * 1000 // count, kind)
     yield from leaving(trial, [node.id], lambda held: kind in dict(held.needs.generic))
     total = str(reserved + count)
-    resources = pairs({**dict(trial.record(node.id).generic), kind: total})
+    record = trial.record(node.id)
+    resources = pairs({**dict(record.generic), kind: total})
     yield Fix(
         kind=Kind.ADD,
         size=Size.MEND,
         sort=f"generic {kind}",
-        step=renode(trial, node, generic=resources),
+        step=renode(node, replace(record, generic=resources)),
         says=f"give {node.name} {total} {kind} in all, or say so if it has them",
         commands=(update(node, f"--resource {shlex.quote(f'{kind}={total}')}"),),
     )
@@ -186,9 +187,8 @@ def leaving(trial: Trial, nodes: Iterable[NodeId], helps: Callable[[Held], bool]
         )
 
 
-def renode(trial: Trial, node: Candidate, **fields: object) -> Renode:
-    """The node's record with these fields changed."""
-    record = replace(trial.record(node.id), **fields)  # type: ignore[arg-type]  # by its callers
+def renode(node: Candidate, record: Node) -> Renode:
+    """The node with this for its record, and the rest as it is."""
     return Renode(node=record, ready=node.ready, unfit=node.unfit, unfenced=node.unfenced)
 
 
@@ -225,7 +225,8 @@ def _overcommit(
     percent = -(-wanted * 100 // capacity)
     if percent > OVERCOMMIT_MAX[what]:
         return
-    old = trial.record(node.id).overcommit
+    record = trial.record(node.id)
+    old = record.overcommit
     overcommit = (
         Overcommit(cpu_percent=percent, memory_percent=old.memory_percent)
         if what == "cpu"
@@ -236,7 +237,7 @@ def _overcommit(
         kind=Kind.CHANGE_NODE,
         size=Size.OVERCOMMIT,
         sort=f"overcommit {what}",
-        step=renode(trial, node, overcommit=overcommit),
+        step=renode(node, replace(record, overcommit=overcommit)),
         says=f"let {factor} times the {what} of {node.name} be reserved",
         harm=(percent,),
         commands=(update(node, f"--overcommit {what}={factor}"),),

@@ -27,3 +27,17 @@ def test_a_hash_is_no_part_of_what_is_equal_or_shown():
     hash(one)
     assert one == other
     assert repr(one) == repr(other)
+
+
+def test_a_hash_is_worked_out_once():
+    class Name(str):
+        __slots__ = ("asked",)
+
+        def __hash__(self):
+            self.asked = getattr(self, "asked", 0) + 1
+            return super().__hash__()
+
+    name = Name("web")
+    one = ServiceSpec(name=name)
+    assert hash(one) == hash(one)
+    assert name.asked == 1

@@ -353,3 +353,8 @@ def test_resources_that_are_given_back_leave_nothing():
     assert found.generic_reserved == {"x": 6}
     found.take(needs, -3)
     assert found == described(node("a"))
+
+
+def test_a_fleet_is_nobodys_key_because_it_changes():
+    with pytest.raises(TypeError, match="changes"):
+        hash(Fleet())
