@@ -16,9 +16,12 @@ from homeport.model import (
     Cause,
     Cluster,
     Node,
+    NodeId,
     NodeState,
     Rebalancing,
     RolloutState,
+    Service,
+    ServiceId,
     Task,
 )
 from scheduler.cluster import keys
@@ -42,6 +45,8 @@ class Automatic:
         """`began`: when the leader began, in boot time."""
         self._began = began
         self._moved: list[float] = []  # boot times, the oldest first
+        self._silent: NodeId | None = None  # the node that kept it waiting last
+        self._rolled_out: ServiceId | None = None  # the service that did
         self.due_at = 0.0
         """The boot time at which to look for moves; 0: when a node comes."""
 
@@ -90,7 +95,7 @@ class Automatic:
         if now < self._began + lease_seconds:
             self.due_at = self._began + lease_seconds
             return []
-        if is_moving or objection(snapshot):
+        if is_moving or self._is_kept_waiting(snapshot):
             self.due_at = now + AGAIN_SECONDS
             return []
         self._moved = [when for when in self._moved if when > now - HOUR_SECONDS]
@@ -105,6 +110,29 @@ class Automatic:
             self.due_at = self._moved[0] + HOUR_SECONDS
         return rebalancing.marks(snapshot, found.moves, wish)
 
+    def _is_kept_waiting(self, snapshot: Snapshot) -> bool:
+        """Whether anything else is going on: the brake, a silent node, a rollout.
+
+        What kept it waiting before is asked first, since mostly it still does. So the whole
+        cluster is looked at once for each thing that goes on, not every time that is asked.
+        """
+        if snapshot.observed.brake is not None:
+            return True
+        stored = snapshot.stored
+        node = stored.node(self._silent) if self._silent is not None else None
+        if node is not None and _is_silent(snapshot, node):
+            return True
+        service = stored.service(self._rolled_out) if self._rolled_out is not None else None
+        if service is not None and _is_rolled_out(snapshot, service):
+            return True
+        silent = (each.id for each in stored.nodes() if _is_silent(snapshot, each))
+        self._silent = next(silent, None)
+        if self._silent is not None:
+            return True
+        rolled_out = (each.id for each in stored.services() if _is_rolled_out(snapshot, each))
+        self._rolled_out = next(rolled_out, None)
+        return self._rolled_out is not None
+
 
 def is_wanted(cluster: Cluster | None) -> bool:
     """Whether the scheduler may begin moves by itself."""
@@ -115,16 +143,12 @@ def _takes_tasks(record: keys.Stored | None) -> bool:
     return isinstance(record, Node) and record.availability is Availability.ACTIVE
 
 
-def objection(snapshot: Snapshot) -> str:
-    """Why the scheduler begins no moves by itself now; empty: it may."""
-    if snapshot.observed.brake is not None:
-        return "the brake is on"
-    for node in snapshot.stored.nodes():
-        state = snapshot.observed.node(node.id).state
-        if state in (NodeState.SUSPECT, NodeState.UNKNOWN) and not node.lost_ms:
-            return f"node {node.name} is silent"
-    for service in snapshot.stored.services():
-        rollout = snapshot.stored.rollout(service.id)
-        if rollout is not None and rollout.state is RolloutState.UPDATING:
-            return f"service {service.stack}/{service.name} is being rolled out"
-    return ""
+def _is_silent(snapshot: Snapshot, node: Node) -> bool:
+    """Whether it may be back any moment, and nothing is known of it until then."""
+    state = snapshot.observed.node(node.id).state
+    return state in (NodeState.SUSPECT, NodeState.UNKNOWN) and not node.lost_ms
+
+
+def _is_rolled_out(snapshot: Snapshot, service: Service) -> bool:
+    rollout = snapshot.stored.rollout(service.id)
+    return rollout is not None and rollout.state is RolloutState.UPDATING
