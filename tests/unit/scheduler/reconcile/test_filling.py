@@ -8,6 +8,7 @@ from scheduler.placement.fleet import Fleet
 from scheduler.reconcile import services
 from scheduler.reconcile.filling import Filling
 from scheduler.reconcile.look import Look
+from scheduler.reconcile.moves import STARTING_MAX
 from scheduler.reconcile.scheduling import WaitingRoom
 from tests.builders import GIB, World, spec
 
@@ -98,6 +99,21 @@ def test_a_move_from_a_silent_node_is_counted_as_one_and_held_back_while_the_lea
     world.pass_time(LEASE_SECONDS)
     filled, _ = it.look(service)
     assert filled.moves == {keys.task(f"{service}/1/2"): SILENT}
+
+
+def test_replacements_of_a_suspected_nodes_tasks_count_as_starting_until_they_run():
+    it = Filled()
+    world = it.world
+    world.add_node("a", 1)
+    service = world.apply(spec("web", replicas=STARTING_MAX + 2))
+    it.look(service)
+    world.run_all()
+    world.add_node("b", 2)
+    world.set_state("node-a", NodeState.SUSPECT)
+    assert len(it.look(service)[0].placed) == STARTING_MAX
+    assert len(it.look(service)[0].placed) == 0
+    world.run_all()
+    assert len(it.look(service)[0].placed) == 2
 
 
 def test_tasks_that_should_leave_and_find_no_node_wait_for_room_too():
