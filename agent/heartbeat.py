@@ -117,6 +117,7 @@ class HeartbeatLane:
         if answer.node_lease_ms > 0:  # else what there is lasts, and is not renewed
             self._lease.renew(
                 sent_seconds=answer.echoed_boottime_ns / 1e9,
+                heard_seconds=self._clock.boottime(),
                 lease_seconds=answer.node_lease_ms / 1000,
             )
         if answer.next_heartbeat_ms > 0:

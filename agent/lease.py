@@ -69,8 +69,8 @@ class Lease:
         self.on_begin: Callable[[], None] = lambda: None
         """Called when there is a lease again after there was none."""
 
-    def renew(self, *, sent_seconds: float, lease_seconds: float) -> bool:
-        """Take in an answer to the heartbeat sent at this boot time. Never shortens it.
+    def renew(self, *, sent_seconds: float, heard_seconds: float, lease_seconds: float) -> bool:
+        """Take in an answer, heard now, to the heartbeat sent at this boot time. Never shortens it.
 
         False: the lease had ended before that, and waits for a scheduler's word (`hear`).
         """
@@ -78,7 +78,10 @@ class Lease:
         if until <= max(sent_seconds, self.until_seconds):
             return True  # the scheduler withholds it, or has granted more already
         if goes_on(sent_seconds, self.until_seconds):
-            self._extend(until, lease_seconds)
+            if heard_seconds < self.until_seconds:
+                self._extend(until, lease_seconds)
+            else:
+                self._begin(until, lease_seconds)  # for a moment there was none
         elif begins_anew(self._told_seconds, self.until_seconds):
             self._begin(until, lease_seconds)
         else:

@@ -104,7 +104,8 @@ async def main(folder: Path, driver: Driver, host: str) -> None:
                         )
                     )
                     lease.hear(opened)
-                lease.renew(sent_seconds=clock.boottime(), lease_seconds=LEASE_SECONDS)
+                now = clock.boottime()
+                lease.renew(sent_seconds=now, heard_seconds=now, lease_seconds=LEASE_SECONDS)
                 if lease.lacks_word(opened):
                     opened = 0.0  # another session
             else:

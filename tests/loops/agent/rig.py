@@ -160,7 +160,15 @@ class Rig:
         """A scheduler has said all that is wanted, and answered a heartbeat sent now."""
         now = self.clock.boottime()
         self.lease.hear(now)
-        self.lease.renew(sent_seconds=now, lease_seconds=seconds)
+        self.renew(now, seconds=seconds)
+
+    def renew(self, sent_seconds: float, *, seconds: float = 15) -> bool:
+        """The answer to the heartbeat sent then is heard now."""
+        return self.lease.renew(
+            sent_seconds=sent_seconds,
+            heard_seconds=self.clock.boottime(),
+            lease_seconds=seconds,
+        )
 
     async def beat(self, *, seconds: float) -> None:
         """Have the lease renewed every second for so long."""

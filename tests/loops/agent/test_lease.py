@@ -151,7 +151,7 @@ async def test_nor_where_a_new_agent_has_a_lease_before_it_can_look(rig: Rig) ->
 async def test_a_lease_that_ended_begins_anew_only_with_a_schedulers_word(rig: Rig) -> None:
     await running(rig)
     await asyncio.sleep(30)
-    rig.lease.renew(sent_seconds=rig.clock.boottime(), lease_seconds=15)
+    rig.renew(rig.clock.boottime())
     await asyncio.sleep(5)
     assert rig.state(WEB) == (2, S.READY), "an answer to a heartbeat is not enough"
     rig.lease.hear(rig.clock.boottime() - 4)
@@ -164,7 +164,7 @@ async def test_a_word_from_before_the_end_counts_for_nothing(rig: Rig) -> None:
     heard = rig.clock.boottime()
     await asyncio.sleep(30)
     rig.lease.hear(heard)
-    rig.lease.renew(sent_seconds=rig.clock.boottime(), lease_seconds=15)
+    rig.renew(rig.clock.boottime())
     await asyncio.sleep(5)
     assert rig.state(WEB) == (2, S.READY)
 
@@ -173,7 +173,7 @@ async def test_an_answer_that_was_long_on_its_way_renews_from_its_sending(rig: R
     await running(rig)
     sent = rig.clock.boottime()
     await asyncio.sleep(20)
-    assert rig.lease.renew(sent_seconds=sent, lease_seconds=15)
+    assert rig.renew(sent)
     assert not rig.lease.is_live(rig.clock.boottime())
     await asyncio.sleep(1)
     assert rig.state(WEB) == (2, S.READY)
