@@ -308,6 +308,16 @@ class Checks:
             self._failed.add(container.task)
         self.copies.end(machine, container)
 
+    def _is_innocent(self, machine, task_id):
+        """Whether only its lease's end has ended the task, as its agent ought to remember."""
+        started = machine.engine.started.get(task_id)
+        return (
+            task_id not in self._failed
+            and self.copies.may_stop_for_a_lease(task_id)
+            and started is not None
+            and machine.lapses(started) == machine.lapses(self.world.loop.now)
+        )
+
     def removed_by_hand(self, container):
         """Somebody has removed a container, whether it ran or not."""
         self._failed.add(container.task)
@@ -446,10 +456,8 @@ class Checks:
                 new_attempt=status.attempt,
             ):
                 self.violate("S20: a task's state went backwards", (before, status))
-            has_failed = status.task in self._failed or not self.copies.may_stop_for_a_lease(
-                status.task
-            )
-            if status.state in (TaskState.BACKOFF, TaskState.FAILED) and not has_failed:
+            is_blamed = status.state in (TaskState.BACKOFF, TaskState.FAILED)
+            if is_blamed and self._is_innocent(node, status.task):
                 self.violate("S20: a task is blamed for the end of its lease", status)
             self._told[status.task] = (epoch, lapses, status)
 
