@@ -7,9 +7,9 @@ changes over another one, for what-if, without copying it.
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections.abc import Iterator, Mapping
 from operator import attrgetter
-from sys import intern
 from typing import TypeVar
 
 from homeport.model import (
@@ -29,9 +29,10 @@ from homeport.model import (
     Volume,
 )
 from scheduler.cluster import keys
+from scheduler.cluster.slots import Slots
 
 _TASKS = "tasks/"
-_n = attrgetter("n")
+_id = attrgetter("id")
 
 K = TypeVar("K")
 L = TypeVar("L")
@@ -44,11 +45,9 @@ class Tables:
     def __init__(self) -> None:
         """Empty: a cluster without anything."""
         self.cluster: Cluster | None = None
-        self._versions: dict[str, int] = {}  # by key; those of tasks apart, by their id
-        self._task_versions: dict[TaskId, int] = {}
+        self._versions: dict[str, int] = {}  # by key; those of tasks that can be read: by slot
         self._created: dict[str, int] = {}  # where it is not the version: few are written twice
         self._unreadable: dict[str, str] = {}
-        self._tasks: dict[TaskId, Task] = {}
         self._services: dict[ServiceId, Service] = {}
         self._specs: dict[ServiceId, dict[int, ServiceGeneration]] = {}
         self._nodes: dict[NodeId, Node] = {}
@@ -59,9 +58,9 @@ class Tables:
         self._volumes_by_node: dict[NodeId, dict[tuple[str, str], Volume]] = {}
         self._files: dict[str, dict[str, StackFile]] = {}
         self._drafts: dict[str, dict[tuple[str, int], StackDraft]] = {}
-        # A slot has one task almost always: a dictionary for each would weigh more than the task.
-        self._tasks_by_slot: dict[ServiceId, dict[int, Task | tuple[Task, ...]]] = {}
-        self._tasks_by_node: dict[NodeId, dict[TaskId, Task]] = {}
+        # Of tasks there may be millions: no index has an entry in a dictionary for each.
+        self._slots: dict[ServiceId, Slots] = {}
+        self._tasks_by_node: dict[NodeId, list[Task]] = {}  # by id
         self._services_by_name: dict[str, dict[str, dict[ServiceId, Service]]] = {}
         self._node_names: dict[str, NodeId] = {}
 
@@ -74,13 +73,11 @@ class Tables:
         """
         key = keys.key_of(value)
         old = self._replace(key, version, created)
+        if not isinstance(value, Task):
+            self._versions[key] = version
         match value:
             case Task():
-                self._tasks[value.id] = value
-                slots = self._tasks_by_slot.setdefault(value.service, {})
-                there = _in_slot(slots.get(value.slot, ()))
-                slots[value.slot] = (*there, value) if there else value
-                self._tasks_by_node.setdefault(value.node, {})[value.id] = value
+                self._put_task(value, version)
             case Service():
                 self._services[value.id] = value
                 names = self._services_by_name.setdefault(value.stack, {})
@@ -118,16 +115,13 @@ class Tables:
         Its version stays known, so that nobody takes it for absent.
         """
         old = self._replace(key, version, created)
+        self._versions[key] = version
         self._unreadable[key] = why
         return old
 
     def _replace(self, key: str, version: int, created: int) -> keys.Stored | None:
         created = created or self.created(key) or version
         old = self.drop(key)
-        if key.startswith(_TASKS):
-            self._task_versions[TaskId(intern(key.removeprefix(_TASKS)))] = version
-        else:
-            self._versions[key] = version
         if created != version:
             self._created[key] = created
         return old
@@ -139,14 +133,14 @@ class Tables:
 
     def stored_keys(self) -> list[str]:
         """The keys of all records."""
-        return [*self._versions, *map(keys.task, self._task_versions)]
+        return [*self._versions, *(keys.task(task.id) for task in self.tasks())]
 
     def value(self, key: str) -> keys.Stored | None:
         """The record under this key; None when there is none or it is unreadable."""
         kind, _, rest = key.partition("/")
         match kind:
             case "tasks":
-                return self._tasks.get(TaskId(rest))
+                return self.task(TaskId(rest))
             case "services":
                 return self._services.get(ServiceId(rest))
             case "specs":
@@ -176,19 +170,17 @@ class Tables:
 
     def drop(self, key: str) -> keys.Stored | None:
         """Forget a record; returns it, or None when there was none or it was unreadable."""
-        if key.startswith(_TASKS):
-            version = self._task_versions.pop(TaskId(key.removeprefix(_TASKS)), None)
-        else:
-            version = self._versions.pop(key, None)
-        if version is None:
+        if key.startswith(_TASKS) and (task := self.task(TaskId(key.removeprefix(_TASKS)))):
+            self._created.pop(key, None)
+            self._drop_task(task)
+            return task
+        if self._versions.pop(key, None) is None:
             return None
         self._created.pop(key, None)
         if self._unreadable.pop(key, None) is not None:
             return None
         kind, _, rest = key.partition("/")
         match kind:
-            case "tasks":
-                return self._drop_task(TaskId(rest))
             case "services":
                 return self._drop_service(ServiceId(rest))
             case "specs":
@@ -221,18 +213,22 @@ class Tables:
             case _:
                 return None
 
-    def _drop_task(self, task_id: TaskId) -> Task:
-        task = self._tasks.pop(task_id)
-        slots = self._tasks_by_slot[task.service]
-        left = tuple(each for each in _in_slot(slots[task.slot]) if each is not task)
-        if left:
-            slots[task.slot] = left if len(left) > 1 else left[0]
-        else:
-            del slots[task.slot]
-        if not slots:
-            del self._tasks_by_slot[task.service]
-        _pop(self._tasks_by_node, task.node, task_id)
-        return task
+    def _put_task(self, task: Task, version: int) -> None:
+        slots = self._slots.get(task.service)
+        if slots is None:
+            slots = self._slots[task.service] = Slots()
+        slots.put(task, version)
+        insort(self._tasks_by_node.setdefault(task.node, []), task, key=_id)
+
+    def _drop_task(self, task: Task) -> None:
+        slots = self._slots[task.service]
+        slots.drop(task)
+        if not slots.count:
+            del self._slots[task.service]
+        there = self._tasks_by_node[task.node]
+        del there[bisect_left(there, task.id, key=_id)]
+        if not there:
+            del self._tasks_by_node[task.node]
 
     def _drop_service(self, service_id: ServiceId) -> Service:
         service = self._services.pop(service_id)
@@ -247,7 +243,9 @@ class Tables:
     def version(self, key: str) -> int:
         """See View."""
         if key.startswith(_TASKS):
-            return self._task_versions.get(TaskId(key.removeprefix(_TASKS)), 0)
+            task = self.task(TaskId(key.removeprefix(_TASKS)))
+            if task is not None:
+                return self._slots[task.service].version(task)
         return self._versions.get(key, 0)
 
     def created(self, key: str) -> int:
@@ -256,7 +254,13 @@ class Tables:
 
     def task(self, task: TaskId) -> Task | None:
         """See View."""
-        return self._tasks.get(task)
+        try:
+            service, slot, _ = task.rsplit("/", 2)
+            number = int(slot)
+        except ValueError:
+            return None  # agents may name anything so
+        slots = self._slots.get(ServiceId(service))
+        return slots.find(number, task) if slots is not None else None
 
     def service(self, service: ServiceId) -> Service | None:
         """See View."""
@@ -310,25 +314,17 @@ class Tables:
 
     def tasks_of_service(self, service: ServiceId) -> list[Task]:
         """See View."""
-        slots = self._tasks_by_slot.get(service, {})
-        found: list[Task] = []
-        for number in sorted(slots):
-            there = slots[number]
-            if isinstance(there, Task):
-                found.append(there)
-            else:
-                found += sorted(there, key=_n)
-        return found
+        slots = self._slots.get(service)
+        return slots.all() if slots is not None else []
 
     def tasks_of_slot(self, service: ServiceId, slot: int) -> list[Task]:
         """See View."""
-        found = self._tasks_by_slot.get(service, {}).get(slot, ())
-        return sorted(_in_slot(found), key=lambda task: task.n)
+        slots = self._slots.get(service)
+        return slots.of(slot) if slots is not None else []
 
     def tasks_of_node(self, node: NodeId) -> list[Task]:
         """See View."""
-        found = self._tasks_by_node.get(node, {})
-        return [found[key] for key in sorted(found)]
+        return list(self._tasks_by_node.get(node, ()))
 
     def specs_of(self, service: ServiceId) -> list[ServiceGeneration]:
         """See View."""
@@ -369,7 +365,7 @@ class Tables:
 
     def tasks(self) -> Iterator[Task]:
         """See View."""
-        return iter(self._tasks.values())
+        return (task for slots in self._slots.values() for task in slots)
 
     def volumes(self) -> Iterator[Volume]:
         """See View."""
@@ -390,10 +386,6 @@ class Tables:
     def drafts(self) -> Iterator[StackDraft]:
         """See View."""
         return (part for parts in self._drafts.values() for part in parts.values())
-
-
-def _in_slot(found: Task | tuple[Task, ...]) -> tuple[Task, ...]:
-    return (found,) if isinstance(found, Task) else found
 
 
 def _pop(index: dict[K, dict[L, V]], outer: K, inner: L) -> V | None:

@@ -117,10 +117,7 @@ def structures(core, sessions):
         tables._tasks_by_node.clear()
 
     def by_slot():
-        tables._tasks_by_slot.clear()
-
-    def versions():
-        tables._task_versions.clear()
+        tables._slots.clear()
 
     return {
         EVENTS: events,
@@ -130,9 +127,7 @@ def structures(core, sessions):
         "fleet: what each takes": fleet.held.clear,
         "fleet: by service": presences,
         "tables: by node": by_node,
-        "tables: by slot": by_slot,
-        "tables: versions": versions,
-        "tables: tasks": tables._tasks.clear,
+        "tables: by slot, records": by_slot,
     }
 
 
