@@ -59,7 +59,7 @@ class Tables:
         self._files: dict[str, dict[str, StackFile]] = {}
         self._drafts: dict[str, dict[tuple[str, int], StackDraft]] = {}
         # Of tasks there may be millions: no index has an entry in a dictionary for each.
-        self._slots: dict[ServiceId, Slots] = {}
+        self._slots: dict[str, Slots] = {}  # by service
         self._tasks_by_node: dict[NodeId, list[Task]] = {}  # by id
         self._services_by_name: dict[str, dict[str, dict[ServiceId, Service]]] = {}
         self._node_names: dict[str, NodeId] = {}
@@ -259,7 +259,7 @@ class Tables:
             number = int(slot)
         except ValueError:
             return None  # agents may name anything so
-        slots = self._slots.get(ServiceId(service))
+        slots = self._slots.get(service)
         return slots.find(number, task) if slots is not None else None
 
     def service(self, service: ServiceId) -> Service | None:
