@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import repeat
 from typing import NamedTuple, TypeVar, cast
 
 from homeport.devices import GPU
@@ -16,7 +15,7 @@ K = TypeVar("K")
 
 
 class Held(NamedTuple):
-    """What tasks of one kind take on one node; shared by all of them."""
+    """What a task takes, and on which node; made when it is asked for (`holdings`)."""
 
     service: ServiceId
     node: NodeId
@@ -24,12 +23,19 @@ class Held(NamedTuple):
     fixes_volumes: bool  # a global service's volumes are everywhere and pin nothing
     name: str = ""  # STACK/SERVICE, by which it is somebody's neighbour
 
-    def on_each(self, nodes: Iterable[NodeId]) -> list[Held]:
-        """The same on other nodes."""
-        each, same = repeat(self.service), repeat(self.needs)
-        fixes, name = repeat(self.fixes_volumes), repeat(self.name)
+    def on(self, node: NodeId) -> Held:
+        """The same on this node."""
         # Not by the constructor, which is a Python function: see `asks.placed_all`.
-        return list(map(_held, zip(each, nodes, same, fixes, name, strict=False)))
+        return _held((self.service, node, self.needs, self.fixes_volumes, self.name))
+
+    def is_like(self, other: Held) -> bool:
+        """Whether it is the same, wherever."""
+        return (
+            self.service == other.service
+            and (self.needs is other.needs or self.needs == other.needs)
+            and self.fixes_volumes == other.fixes_volumes
+            and self.name == other.name
+        )
 
 
 _held = cast(

@@ -51,10 +51,11 @@ class Evenness:
         self._squares = sum(each * each for each in self._loads.values())
         # Of tasks that are to be packed: how much of each node they take.
         self._packed: dict[NodeId, int] = {}
-        for entry in fleet.held.values():
+        for entry, tasks in fleet.entries():
             packs = (entry.needs.strategy or fleet.strategy) is Strategy.BINPACK
             if packs and (node := fleet.candidates.get(entry.node)) is not None:
-                self._packed[node.id] = self._packed.get(node.id, 0) + weight(entry.needs, node)
+                taken = tasks * weight(entry.needs, node)
+                self._packed[node.id] = self._packed.get(node.id, 0) + taken
 
     @property
     def unevenness(self) -> int:

@@ -5,14 +5,14 @@ undoes it, and after any sequence of events, placements and undos the fleet equa
 `Fleet.from_snapshot`. A task takes part from its record's first version until its outcome
 is recorded, also while it is being stopped: what still runs still needs its memory.
 
-What is taken is kept per node (`Candidate`); a task itself costs one entry in one dictionary,
-whose value it shares with its equals. The arrays of `columns` are derived from the candidates:
+What is taken is kept per node (`Candidate`); a task itself costs one entry in one dictionary
+(`holdings`). The arrays of `columns` are derived from the candidates:
 an event only names the node that changed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NoReturn, TypeVar
 
 from homeport.model import Grant, Node, NodeId, NodeState, ServiceId, Task, TaskId
@@ -23,6 +23,7 @@ from scheduler.placement import requirements as needs
 from scheduler.placement.candidates import Candidate, Held, blank, facts_of, in_order
 from scheduler.placement.columns import Columns
 from scheduler.placement.fragmentation import Census
+from scheduler.placement.holdings import Holdings
 from scheduler.placement.presence import Presence
 from scheduler.placement.requirements import Requirements, VolumeKey
 from scheduler.placement.tallies import Counts, Tallies
@@ -39,7 +40,7 @@ class Fleet:
     def __init__(self) -> None:
         """No nodes."""
         self.candidates: dict[NodeId, Candidate] = {}
-        self.held: dict[TaskId, Held] = {}
+        self.held = Holdings()
         # Where data is: volume -> node -> how many records and held tasks say so.
         self.homes: dict[VolumeKey, dict[NodeId, int]] = {}
         # Of tasks that were given devices: which. And the GPU classes among all tasks.
@@ -105,7 +106,7 @@ class Fleet:
         """A copy to try things on."""
         other = Fleet()
         other.candidates = {each.id: each.copy() for each in self.candidates.values()}
-        other.held = dict(self.held)
+        other.held = self.held.copy()
         other.homes = {volume: dict(nodes) for volume, nodes in self.homes.items()}
         other.grants = dict(self.grants)
         other.census = self.census.copy()
@@ -149,12 +150,12 @@ class Fleet:
 
     def task_added(self, task: TaskId, entry: Held, grants: tuple[Grant, ...] = ()) -> None:
         """A task takes room; taking in the same one again changes nothing."""
-        old = self.held.get(task)
-        if old is not None:
-            if old == entry and self.grants.get(task, ()) == grants:
+        if task in self.held:
+            if self.held.takes(task, entry) and self.grants.get(task, ()) == grants:
                 return
             self.task_removed(task)
-        self.held[task] = self._take(entry, 1, grants)
+        self._take(entry, 1, grants)
+        self.held.put(task, entry)
         if grants:
             self.grants[task] = grants
         if entry.fixes_volumes:
@@ -163,7 +164,7 @@ class Fleet:
 
     def task_removed(self, task: TaskId) -> None:
         """A task takes room no more; not an error when it took none."""
-        entry = self.held.pop(task, None)
+        entry = self.held.pop(task)
         if entry is None:
             return
         self._take(entry, -1, self.grants.pop(task, ()))
@@ -181,8 +182,8 @@ class Fleet:
         """The opposite of `volume_added`."""
         _less(self.homes, volume, node)
 
-    def _take(self, entry: Held, times: int, grants: tuple[Grant, ...]) -> Held:
-        """Count tasks of a kind; returns the value that all of them share."""
+    def _take(self, entry: Held, times: int, grants: tuple[Grant, ...]) -> None:
+        """Count tasks of a kind."""
         if entry.needs.devices:
             self.census.count(entry.needs, times)
         if entry.needs.neighbours:
@@ -201,7 +202,7 @@ class Fleet:
             self.columns.touch(candidate)
             if self.tallies:
                 self.tallies.taken(entry, [(candidate, times)])
-        return self.presence(entry.service).count(entry, candidate.row, times)
+        self.presence(entry.service).count(entry, candidate.row, times)
 
     # ------------------------------------------------------------ questions
 
@@ -227,13 +228,18 @@ class Fleet:
         """Forget a presence that was made and is still without tasks."""
         if (found := self._presence.get(service)) is not None and not found.nodes:
             del self._presence[service]
+            self.held.forget(service)
+
+    def entries(self) -> Iterator[tuple[Held, int]]:
+        """What tasks take, of each kind on each node, and how many of them are the same."""
+        for presence in self._presence.values():
+            yield from presence.entries()
 
     def tally(self, tag: str, key: str) -> Counts:
         """The tasks of a tag (`tallies`) at each value of a label; no value without a task."""
         known = self.tallies.known(tag, key)
         if known is None:
-            there = (each for presence in self._presence.values() for each in presence.entries())
-            known = self.tallies.count(tag, key, there, self.candidates)
+            known = self.tallies.count(tag, key, self.entries(), self.candidates)
         return known
 
     def nodes_of(self, service: ServiceId) -> dict[NodeId, int]:

@@ -1,4 +1,4 @@
-"""Where a service's tasks are, and what of that is shared or listened to."""
+"""Where a service's tasks are, of which kinds, and who listens to that."""
 
 from __future__ import annotations
 
@@ -29,87 +29,77 @@ class Listener(Protocol):
 class Presence:
     """The nodes that have tasks of one service."""
 
-    __slots__ = ("_shares", "listeners", "nodes")
+    __slots__ = ("_kinds", "listeners", "nodes")
 
     def __init__(self) -> None:
         """Nowhere."""
         self.nodes: dict[NodeId, int] = {}
         self.listeners: list[Listener] = []
-        self._shares: dict[tuple[str, bool], _Shares] = {}  # by class, and if it fixes volumes
+        self._kinds: dict[tuple[str, bool], _Kind] = {}  # by class, and if it fixes volumes
 
-    def count(self, entry: Held, row: int, times: int) -> Held:
-        """So many tasks more, or fewer, of this kind on its node, which has this row.
-
-        Returns the value that they share.
-        """
-        node, shares = entry.node, self._of_kind(entry)
-        shared = shares.held.setdefault(node, entry)
-        count = _count(shares.tasks, node, times)
-        if not count:
-            del shares.held[node]
-            if not shares.held:
-                del self._shares[entry.needs.text, entry.fixes_volumes]
-        if shares.tasks is not self.nodes:
+    def count(self, entry: Held, row: int, times: int) -> None:
+        """So many tasks more, or fewer, of this kind on its node, which has this row."""
+        node, kind = entry.node, self._of_kind(entry)
+        count = _count(kind.tasks, node, times)
+        if not kind.tasks:
+            del self._kinds[entry.needs.text, entry.fixes_volumes]
+        if kind.tasks is not self.nodes:
             count = _count(self.nodes, node, times)
         for listener in self.listeners:
             listener.counted(row, count, times)
-        return shared
 
-    def add(self, kind: Held, nodes: list[NodeId], rows: list[int], times: list[int]) -> list[Held]:
-        """So many tasks more of one kind on each of these nodes, all different: what they share.
+    def add(self, entry: Held, nodes: list[NodeId], rows: list[int], times: list[int]) -> None:
+        """So many tasks more of one kind on each of these nodes, all different.
 
-        Of `kind` the node does not matter.
+        Of `entry` the node does not matter.
         """
-        shares = self._of_kind(kind)
-        if missing := [node for node in nodes if node not in shares.held]:
-            shares.held.update(zip(missing, kind.on_each(missing), strict=True))
-        counts = _count_all(shares.tasks, nodes, times)
-        if shares.tasks is not self.nodes:
+        kind = self._of_kind(entry)
+        counts = _count_all(kind.tasks, nodes, times)
+        if kind.tasks is not self.nodes:
             counts = _count_all(self.nodes, nodes, times)
         for listener in self.listeners:
             listener.counted_all(rows, counts, times)
-        return list(map(shares.held.__getitem__, nodes))
 
     def entries(self) -> Iterator[tuple[Held, int]]:
-        """What is there: each value that tasks share, and how many do."""
-        for shares in self._shares.values():
-            for node, entry in shares.held.items():
-                yield entry, shares.tasks[node]
+        """What is there: what a task of each kind takes on each node, and how many do."""
+        for kind in self._kinds.values():
+            for node, tasks in kind.tasks.items():
+                yield kind.entry.on(node), tasks
 
     def copy(self) -> Presence:
         """The same, to try things on; nobody listens."""
         other = Presence()
         other.nodes = dict(self.nodes)
-        for kind, shares in self._shares.items():
-            tasks = other.nodes if shares.tasks is self.nodes else dict(shares.tasks)
-            other._shares[kind] = _Shares(dict(shares.held), tasks)
+        for key, kind in self._kinds.items():
+            tasks = other.nodes if kind.tasks is self.nodes else dict(kind.tasks)
+            other._kinds[key] = _Kind(kind.entry, tasks)
         return other
 
-    def _of_kind(self, entry: Held) -> _Shares:
-        kind = (entry.needs.text, entry.fixes_volumes)
-        shares = self._shares.get(kind)
-        if shares is None:
-            if self._shares:
+    def _of_kind(self, entry: Held) -> _Kind:
+        key = (entry.needs.text, entry.fixes_volumes)
+        kind = self._kinds.get(key)
+        if kind is None:
+            if self._kinds:
                 self.nodes = dict(self.nodes)  # no longer those of one kind
-                shares = _Shares({}, {})
+                kind = _Kind(entry, {})
             else:
-                shares = _Shares({}, self.nodes)
-            self._shares[kind] = shares
-        return shares
+                kind = _Kind(entry, self.nodes)
+            self._kinds[key] = kind
+        return kind
 
 
-class _Shares:
-    """What the tasks of one kind share on each node, and how many do.
+class _Kind:
+    """What a task of one kind takes, on whichever node, and how many there are on each.
 
     While a service has tasks of one kind only, `tasks` is the very dictionary of the service's:
     there may be a hundred thousand of them, and each is counted once.
     """
 
-    __slots__ = ("held", "tasks")
+    __slots__ = ("entry", "tasks")
 
-    def __init__(self, held: dict[NodeId, Held], tasks: dict[NodeId, int]) -> None:
+    def __init__(self, entry: Held, tasks: dict[NodeId, int]) -> None:
         """By node."""
-        self.held = held
+        self.entry = entry
         self.tasks = tasks
 
 

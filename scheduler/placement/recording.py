@@ -34,12 +34,12 @@ def record(
     candidates = [columns.rows[row] for row in where]
     take_each(candidates, first.needs, how_often)
     nodes = [candidate.id for candidate in candidates]
-    shared = fleet.presence(first.service).add(first.on(nodes[0]), nodes, where, how_often)
+    kind = first.on(nodes[0])
+    fleet.presence(first.service).add(kind, nodes, where, how_often)
     if first.needs.neighbours:
-        fleet.tallies.oppose(shared[0], len(tasks))
+        fleet.tallies.oppose(kind, len(tasks))
     if fleet.tallies:
-        fleet.tallies.taken(shared[0], list(zip(candidates, how_often, strict=True)))
-    entries = np.searchsorted(changed, rows).tolist()
-    held = [shared[entry] for entry in entries]
-    fleet.held.update(zip(tasks, held, strict=True))
-    return placed_all(asks, [nodes[entry] for entry in entries])
+        fleet.tallies.taken(kind, list(zip(candidates, how_often, strict=True)))
+    chosen = [nodes[entry] for entry in np.searchsorted(changed, rows).tolist()]
+    fleet.held.put_all(tasks, kind, chosen)
+    return placed_all(asks, chosen)

@@ -389,7 +389,7 @@ def _nears(fleet: Fleet) -> dict[str, dict[str, None]]:
     """The tags that some task must be near to, and by which labels."""
     found: dict[str, dict[str, None]] = {}
     seen: dict[str, None] = {}
-    for entry in fleet.held.values():
+    for entry, _ in fleet.entries():
         if entry.needs.neighbours and entry.needs.text not in seen:
             seen[entry.needs.text] = None
             for rule in entry.needs.neighbours:
