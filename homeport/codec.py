@@ -292,6 +292,10 @@ def _enum(
     return write, read
 
 
+_OWN = {"container_id"}
+"""No two values have the same: it would only take a place in the table of shared strings."""
+
+
 def _scalar(
     kind: type, name: str, field: dataclasses.Field[Any], optional: bool
 ) -> tuple[Encode, Decode]:
@@ -310,6 +314,8 @@ def _scalar(
         # What a client left out means what the value's own default means.
         return write, lambda message: getattr(message, name) if message.HasField(name) else default
     write = write_what_counts
+    if name in _OWN:
+        return write, lambda message: getattr(message, name)
     if descriptor.type == descriptor.TYPE_STRING:
         # Names and ids: a hundred thousand tasks share a few thousand of them, and protobuf
         # would make a new string for each.

@@ -9,7 +9,17 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 
 from homeport import codec, model, spec
 from homeport.lifecycle import TaskState
-from homeport.model import Cause, Leader, NodeId, Outcome, ServiceId, Task, Tombstone
+from homeport.model import (
+    Cause,
+    Leader,
+    NodeId,
+    Outcome,
+    ServiceId,
+    Task,
+    TaskId,
+    TaskStatus,
+    Tombstone,
+)
 from homeport.spec import Argv, ContainerSpec, Driver, Mode, ServiceSpec, UpdateConfig
 from homeport.v1 import types_pb2
 from tests.strategies import KINDS, values
@@ -242,3 +252,11 @@ class TestRefusals:
         value = Tombstone(task=model.TaskId("s/1/1"), cause=Cause.OPERATOR)
 
         assert codec.decode(Tombstone, codec.encode(value)) == value
+
+
+def test_what_many_values_name_is_one_string_and_a_containers_own_id_is_not_kept_for_others():
+    data = codec.encode(TaskStatus(task=TaskId("a-web-1/1/1"), container_id="c0ffee" * 8))
+    one, other = (codec.decode(TaskStatus, data) for _ in range(2))
+    assert one == other
+    assert one.task is other.task
+    assert one.container_id is not other.container_id
