@@ -106,13 +106,22 @@ def uncordon(context: click.Context, node: str) -> None:
 
 @click.command()
 @click.argument("node")
+@click.option("--wait", "waits", is_flag=True, help="Wait until what leaves it runs elsewhere.")
+@click.option("--timeout", default=300.0, show_default=True, help="Seconds to wait at most.")
 @click.pass_context
-def drain(context: click.Context, node: str) -> None:
+def drain(context: click.Context, node: str, waits: bool, timeout: float) -> None:
     """Move NODE's tasks elsewhere and give it no new ones.
 
-    Tasks whose data lives on the node stay where they are; `homeport explain` says which.
+    Tasks whose data lives on the node stay where they are; `homeport explain` says which. With
+    --wait it ends with 124 when the time is up, or with 2 when tasks are left that no other node
+    takes.
     """
+    from homeport.cli import draining
+
+    left = draining.slots_on(options.connect(context), node) if waits else {}
     _set(context, node, types_pb2.AVAILABILITY_DRAIN)
+    if waits:
+        context.exit(draining.until_empty(options.connect(context), node, left, timeout))
 
 
 @click.group()

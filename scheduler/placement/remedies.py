@@ -1,9 +1,9 @@
 """What is the smallest change that makes a waiting task fit?
 
 For the nodes that fail by the fewest rules, each way to be rid of the first objection is tried on
-the fleet (`trial`), alone and then, where no small one suffices, two together. What is answered
-has been tried as a whole, with the engine: the task gets a node, and so does each that moves for
-it. The order is that of `remedy.Size`: what disturbs nobody comes first.
+the fleet (`trial`), alone and then, where no small one suffices, several together (`together`).
+What is answered has been tried as a whole, with the engine: the task gets a node, and so does each
+that moves for it. The order is that of `remedy.Size`: what disturbs nobody comes first.
 
 Asked only for `explain` and `plan`: it costs a look at all nodes and some hundred trials.
 """
@@ -13,10 +13,19 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable, Iterator
 
-from scheduler.placement import addition, filters, fixes, grouping
+from scheduler.placement import addition, filters, fixes, grouping, together
 from scheduler.placement.asks import Ask
 from scheduler.placement.fleet import Candidate, Fleet
-from scheduler.placement.remedy import Fix, Leave, Remedy, Renode, Size, Surroundings
+from scheduler.placement.remedy import (
+    Drain,
+    Fix,
+    Leave,
+    Remedy,
+    Renode,
+    Size,
+    Surroundings,
+    Way,
+)
 from scheduler.placement.trial import Trial
 
 REMEDIES_MAX = 5
@@ -28,14 +37,18 @@ PAIRS_MAX = 200
 """Pairs of changes that are tried on a node."""
 SINGLE_MAX = Size.STOP
 """Where a single change up to this size does, nobody looks for two."""
-OUTCOMES_MAX = 40
-"""Remedies that are tried as a whole; most are found at the first try."""
+TOGETHER_FROM = Size.RELAX
+"""Where no smaller change does, it is asked whether several tasks could make way together: what
+the service's file says, or what its nodes may bear, was perhaps meant so."""
+OUTCOMES_MAX, SORT_MAX = 60, 20
+"""Remedies that are tried as a whole at once, and of one sort; most are found at the first try."""
 WAIT_SECONDS = 60
 """How long the commands of a move wait for the task that gets the room."""
 
-Way = tuple[Fix, ...]
 Found = tuple[Way, Candidate | None]
 """What is to be done, and the node for which it was found; None: one that is not there."""
+Outcome = tuple[Candidate, list[Candidate]]
+"""Who takes the task, and who those that move."""
 
 
 def find(fleet: Fleet, ask: Ask, around: Surroundings) -> tuple[Remedy, ...]:
@@ -47,12 +60,24 @@ def find(fleet: Fleet, ask: Ask, around: Surroundings) -> tuple[Remedy, ...]:
     nodes = _promising(fleet, ask)
     if nodes is None:
         return ()
-    found: list[Found] = [(way, node) for node in nodes for way in _single(trial, node)]
-    if all(_size(way) > SINGLE_MAX for way, _ in found):
-        found += [(way, node) for node in nodes for way in _pairs(trial, node)]
+    tried = _Tried(trial)
+    tried.add((way, node) for node in nodes for way in _single(trial, node))
+    single = tried.smallest
+    if tried.smallest >= TOGETHER_FROM:
+        effort = together.Effort()
+        tried.add((way, node) for node in nodes for way in together.sets(trial, node, effort))
+        tried.add(
+            (way, node) for node in nodes for way in together.chains(trial, node, nodes, effort)
+        )
+    if tried.smallest >= TOGETHER_FROM:
+        tried.add(
+            ((fix,), node) for node in nodes if (fix := together.drain(trial, node)) is not None
+        )
+    if single > SINGLE_MAX:
+        tried.add((way, node) for node in nodes for way in _pairs(trial, node))
     if (added := addition.of(fleet, ask)) is not None:
-        found.append(((added,), None))
-    return tuple(_tried(trial, found))
+        tried.add([((added,), None)])
+    return tried.remedies()
 
 
 def _promising(fleet: Fleet, ask: Ask) -> list[Candidate] | None:
@@ -100,27 +125,49 @@ def _pairs(trial: Trial, node: Candidate) -> Iterator[Way]:
             return
 
 
-def _tried(trial: Trial, found: Iterable[Found]) -> Iterator[Remedy]:
-    """Those that come off as a whole, one of each sort."""
-    sorts: set[tuple[str, ...]] = set()
-    tries = 0
-    for way, _ in sorted(found, key=_order):
-        sort = tuple(sorted(fix.sort for fix in way))
-        if sort in sorts:
-            continue
-        if len(sorts) == REMEDIES_MAX or tries == OUTCOMES_MAX:
-            return
-        tries += 1
-        outcome = trial.outcome([fix.step for fix in way])
-        if outcome is not None:
-            sorts.add(sort)
-            yield _remedy(trial.ask, way, *outcome)
+class _Tried:
+    """What came off when it was tried as a whole: of each sort the smallest."""
+
+    def __init__(self, trial: Trial) -> None:
+        self._trial = trial
+        self._found: dict[tuple[str, ...], tuple[Found, Outcome]] = {}
+
+    @property
+    def smallest(self) -> int:
+        """The size of the smallest so far; more than all sizes: there is none."""
+        sizes = (_size(way) for (way, _), _ in self._found.values())
+        return min(sizes, default=max(Size) + 1)
+
+    def add(self, found: Iterable[Found]) -> None:
+        """Try these, the smallest first."""
+        tries: dict[tuple[str, ...], int] = {}
+        done: set[tuple[str, ...]] = set()
+        for each in sorted(found, key=_order):
+            way, _ = each
+            sort = tuple(sorted(fix.sort for fix in way))
+            if sort in done or tries.get(sort, 0) == SORT_MAX:
+                continue
+            if len(done) == REMEDIES_MAX or sum(tries.values()) >= OUTCOMES_MAX:
+                return
+            tries[sort] = tries.get(sort, 0) + 1
+            outcome = self._trial.outcome([fix.step for fix in way])
+            if outcome is None:
+                continue
+            done.add(sort)
+            known = self._found.get(sort)
+            if known is None or _order(each) < _order(known[0]):
+                self._found[sort] = (each, outcome)
+
+    def remedies(self) -> tuple[Remedy, ...]:
+        """The smallest of them, in words."""
+        best = sorted(self._found.values(), key=lambda each: _order(each[0]))[:REMEDIES_MAX]
+        return tuple(_remedy(self._trial.ask, way, *outcome) for (way, _), outcome in best)
 
 
 def _order(found: Found) -> tuple[object, ...]:
     way, node = found
-    sizes = sorted((fix.size for fix in way), reverse=True)
-    harms = [fix.harm for fix in way]
+    worst = sorted(way, key=lambda fix: (-fix.size, fix.harm))
+    sizes, harms = [fix.size for fix in worst], [fix.harm for fix in worst]
     return (_size(way), len(way), sizes, harms, node.name if node is not None else "")
 
 
@@ -131,11 +178,15 @@ def _size(way: Way) -> Size:
 def _remedy(ask: Ask, way: Way, node: Candidate, moved: list[Candidate]) -> Remedy:
     """In words; `moved`: where those go that are placed anew, in the order of the way."""
     targets = iter(moved)
-    clauses = [f"{fix.says} to {next(targets).name}" if _moves(fix) else fix.says for fix in way]
+    clauses = [f"{fix.says} to {next(targets).name}" if fix.moves else fix.says for fix in way]
     commands = [command for fix in way for command in fix.commands]
-    if afterwards := [command for fix in way for command in fix.afterwards]:
-        commands.append(f"homeport wait {shlex.quote(ask.name)} --timeout {WAIT_SECONDS}")
-        commands += afterwards
+    runs = ask.name
+    for fix in way:
+        if fix.afterwards:
+            # Each comes back alone, as it was tried: the next one might take its place.
+            commands.append(f"homeport wait {shlex.quote(runs)} --timeout {WAIT_SECONDS}")
+            commands += fix.afterwards
+            runs = fix.step.again.name if isinstance(fix.step, Leave) and fix.step.again else runs
     if not all(fix.commands for fix in way):
         # The file has to change too: whoever runs the commands alone would do half of it.
         clauses = [
@@ -154,15 +205,13 @@ def _remedy(ask: Ask, way: Way, node: Candidate, moved: list[Candidate]) -> Reme
     )
 
 
-def _moves(fix: Fix) -> bool:
-    return isinstance(fix.step, Leave) and fix.step.again is not None
-
-
 def _names(fix: Fix, node: Candidate) -> bool:
     """Whether the clause says already where the task will be."""
     match fix.step:
         case Renode(node=changed):
             return changed.id == node.id
+        case Drain(node=drained):
+            return drained == node.id
         case Leave():
             return fix.says.endswith(f" {node.name}")  # the node that is left
         case _:

@@ -30,11 +30,12 @@ class Size(enum.IntEnum):
     RELAX = 4  # a rule of the service itself
     OPEN_DRAINED = 5  # somebody wants that node empty
     OVERCOMMIT = 6  # all that is on the node shares the risk
-    STOP = 7
-    RESERVE_MUCH_LESS = 8
-    RELAX_IF = 9  # it has to be true first: of its image, of what two copies do to its data
-    MEND = 10  # hands are needed at a machine
-    ADD_NODE = 11
+    DRAIN = 7  # all that is on the node starts elsewhere
+    STOP = 8
+    RESERVE_MUCH_LESS = 9
+    RELAX_IF = 10  # it has to be true first: of its image, of what two copies do to its data
+    MEND = 11  # hands are needed at a machine
+    ADD_NODE = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,19 @@ class Leave:
     again: Ask | None = None
 
 
-Step = Respec | Renode | Leave
+Leaver = tuple[TaskId, Ask]
+"""Who leaves a node that is drained, and what is asked of placement for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """A node is drained, and takes tasks again once all that leaves it runs elsewhere."""
+
+    node: NodeId
+    leaving: tuple[Leaver, ...]
+
+
+Step = Respec | Renode | Leave | Drain
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +90,15 @@ class Fix:
     harm: tuple[int, ...] = ()  # among those of one size, the smaller the better
     commands: tuple[str, ...] = ()
     afterwards: tuple[str, ...] = ()  # commands for when the task runs
+
+    @property
+    def moves(self) -> bool:
+        """Whether another task leaves and is placed anew."""
+        return isinstance(self.step, Leave) and self.step.again is not None
+
+
+Way = tuple[Fix, ...]
+"""What is to be done, in this order."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,4 +130,6 @@ class Surroundings:
 
     nodes: Mapping[NodeId, Node]
     occupants: Callable[[NodeId], Sequence[Occupant]]
+    leaving: Callable[[NodeId], Sequence[Leaver]] = lambda _: ()
+    """Who would leave a node that is drained; nobody: it is not to be drained for a task."""
     rivals: Sequence[Ask] = ()  # what waits, too, and may be first to take what becomes free

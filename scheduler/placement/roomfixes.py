@@ -17,7 +17,7 @@ from scheduler.placement.trial import Trial
 
 MIB = 1 << 20
 OCCUPANTS_MAX = 12
-"""Tasks of a node that are tried, the least harmful first."""
+"""Tasks that are tried, the least harmful first: of those that would do alone, and of others."""
 OVERCOMMIT_MAX = {"cpu": 400, "memory": 150}
 """Hundredths up to which it is worth a thought: memory that is not there ends tasks."""
 PORT_TRIES, PORT_MAX = 100, 65_535
@@ -38,7 +38,8 @@ def memory(trial: Trial, node: Candidate) -> Iterator[Fix]:
             least * 1000 // needs.memory_bytes,
             "memory",
         )
-    yield from leaving(trial, [node.id], lambda held: held.needs.memory_bytes > 0)
+    lack = needs.memory_bytes - free
+    yield from leaving(trial, [node.id], lambda held: held.needs.memory_bytes, lack)
     capacity = trial.record(node.id).inventory.capacity.memory_bytes
     reserved = node.memory_reserved + needs.memory_bytes
     yield from _overcommit(trial, node, "memory", capacity, reserved)
@@ -56,7 +57,8 @@ def cpu(trial: Trial, node: Candidate) -> Iterator[Fix]:
             free * 1000 // needs.cpu_millis,
             "cpu",
         )
-    yield from leaving(trial, [node.id], lambda held: held.needs.cpu_millis > 0)
+    lack = needs.cpu_millis - free
+    yield from leaving(trial, [node.id], lambda held: held.needs.cpu_millis, lack)
     capacity = trial.record(node.id).inventory.capacity.cpu_millis
     yield from _overcommit(trial, node, "cpu", capacity, node.cpu_reserved + needs.cpu_millis)
 
@@ -67,7 +69,7 @@ def pids(trial: Trial, node: Candidate) -> Iterator[Fix]:
     if free > 0:
         said = f"reserve at most {free} pids, {needs.pids - free} less"
         yield _less(trial, replace(needs, pids=free), said, free * 1000 // needs.pids, "pids")
-    yield from leaving(trial, [node.id], lambda held: held.needs.pids > 0)
+    yield from leaving(trial, [node.id], lambda held: held.needs.pids, needs.pids - free)
 
 
 def disk(trial: Trial, node: Candidate) -> Iterator[Fix]:
@@ -78,7 +80,8 @@ def disk(trial: Trial, node: Candidate) -> Iterator[Fix]:
         said = f"reserve at most {words.size(free)} of disk, {less} less"
         left = replace(needs, disk_bytes=free)
         yield _less(trial, left, said, free * 1000 // needs.disk_bytes, "disk")
-    yield from leaving(trial, [node.id], lambda held: held.needs.disk_bytes > 0)
+    lack = needs.disk_bytes - free
+    yield from leaving(trial, [node.id], lambda held: held.needs.disk_bytes, lack)
 
 
 def generic(trial: Trial, node: Candidate) -> Iterator[Fix]:
@@ -94,7 +97,8 @@ def generic(trial: Trial, node: Candidate) -> Iterator[Fix]:
         fewer = tuple((each, free if each == kind else had) for each, had in needs.generic)
         said = f"reserve at most {free} {kind} instead of {count}"
         yield _less(trial, replace(needs, generic=fewer), said, free * 1000 // count, kind)
-    yield from leaving(trial, [node.id], lambda held: kind in dict(held.needs.generic))
+    lack = count - free
+    yield from leaving(trial, [node.id], lambda held: dict(held.needs.generic).get(kind, 0), lack)
     total = str(reserved + count)
     record = trial.record(node.id)
     resources = pairs({**dict(record.generic), kind: total})
@@ -146,19 +150,25 @@ def device_free(trial: Trial, node: Candidate) -> Iterator[Fix]:
     yield from leaving(trial, [node.id], lambda held: _may_share(held.needs, needs, node))
 
 
-def leaving(trial: Trial, nodes: Iterable[NodeId], helps: Callable[[Held], bool]) -> Iterator[Fix]:
-    """Each task on these nodes that may go elsewhere, or be stopped, and of which that helps."""
+def leaving(
+    trial: Trial, nodes: Iterable[NodeId], frees: Callable[[Held], int], lack: int = 1
+) -> Iterator[Fix]:
+    """Each task on these nodes that may go elsewhere, or be stopped, and frees of what is lacking.
+
+    Of many tasks first those that free all of it, the least harmful first.
+    """
     fleet = trial.fleet
     found = [
-        occupant
+        (frees(entry) < lack, _harm(trial, occupant), occupant)
         for node in nodes
         for occupant in trial.around.occupants(node)
         if (entry := fleet.held.get(occupant.task)) is not None
         and entry.service != trial.ask.service
-        and helps(entry)
+        and frees(entry) > 0
     ]
-    found.sort(key=lambda each: _harm(trial, each))
-    for occupant in found[:OCCUPANTS_MAX]:
+    found.sort(key=lambda each: each[:2])
+    enough = sum(not is_short for is_short, _, _ in found)
+    for _, _, occupant in (*found[:enough][:OCCUPANTS_MAX], *found[enough:][:OCCUPANTS_MAX]):
         where = fleet.candidates[fleet.held[occupant.task].node].name
         down, up = (
             f"homeport scale {shlex.quote(f'{occupant.service}={count}')}"

@@ -1,7 +1,8 @@
 """What would make waiting slots fit: `placement.remedies` is told what the cluster knows.
 
 Computed when somebody asks, for each kind of ask once. A task can be moved or stopped by a command
-only if it is in the last slot of its service: `scale` ends that one, and no other.
+only if it is in the last slot of its service: `scale` ends that one, and no other. All tasks of a
+node together move when it is drained; of that nobody speaks where one of them had better stay.
 """
 
 from __future__ import annotations
@@ -9,17 +10,19 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from homeport.lifecycle import Desired
-from homeport.model import NodeId, Task
-from scheduler.cluster.observed import Refusal
+from homeport.model import NodeId, NodeState, RolloutState, Service, ServiceId, Task
+from scheduler.cluster.observed import Refusal, is_ready
 from scheduler.cluster.snapshot import Snapshot
 from scheduler.placement import filters, remedies
 from scheduler.placement.asks import Ask
 from scheduler.placement.fleet import Fleet
-from scheduler.placement.remedy import Occupant, Remedy, Surroundings
+from scheduler.placement.remedy import Leaver, Occupant, Remedy, Surroundings
 from scheduler.reconcile import scheduling, vacancies
 
 KINDS_MAX = 4
 """Kinds of asks that get remedies in one answer; there are more only where much waits."""
+LEAVING_MAX = 30
+"""Tasks of a node that a drain may move for one that waits."""
 RIVALS_MAX = 200
 """Waiting slots that are looked at for who takes the room first."""
 
@@ -37,6 +40,7 @@ class Remedying:
         self._known: dict[tuple[object, ...], tuple[Remedy, ...]] = {}
         self._refused: dict[tuple[object, ...], tuple[Refusal, ...]] = {}
         self._occupants: dict[NodeId, list[Occupant]] = {}
+        self._at_rest: dict[ServiceId, bool] = {}
         self._unplaced = list(unplaced)
         self._around: Surroundings | None = None
 
@@ -75,6 +79,7 @@ class Remedying:
         return Surroundings(
             nodes={node.id: node for node in stored.nodes()},
             occupants=self._on,
+            leaving=self._leaving,
             rivals=sorted(rivals.values(), key=lambda ask: ask.order),
         )
 
@@ -99,8 +104,7 @@ class Remedying:
             return None
         again: Ask | None = None
         if not task.pinned and task.generation == service.template_generation:
-            vacancy = vacancies.of(self._snapshot, self._fleet, service, task.slot, None)
-            again = scheduling.ask_for(self._snapshot, self._fleet, vacancy)
+            again = self._again(service, task)
         spec = stored.spec(service.id, task.generation)
         full_name = f"{service.stack}/{service.name}"
         return Occupant(
@@ -111,3 +115,56 @@ class Remedying:
             priority=spec.spec.priority if spec is not None else 0,
             again=again,
         )
+
+    def _leaving(self, node: NodeId) -> list[Leaver]:
+        """Who would leave the node if it were drained; nobody: one of them had better stay.
+
+        What is pinned stays, and what is global comes back with the node.
+        """
+        liveness = self._snapshot.observed.node(node)
+        if liveness.state is not NodeState.READY or not liveness.reported:
+            return []
+        found: list[Leaver] = []
+        for task in self._snapshot.stored.tasks_of_node(node):
+            service = self._snapshot.stored.service(task.service)
+            if task.outcome is not None or task.pinned:
+                continue
+            if service is None or not self._is_at_rest(service) or len(found) == LEAVING_MAX:
+                return []
+            if service.mode.is_global:
+                if task.grants:
+                    return []  # the devices that it comes back to may be others
+                continue
+            again = self._again(service, task)
+            if again is None or again.needs.data_on_node:
+                return []
+            found.append((task.id, again))
+        return found
+
+    def _is_at_rest(self, service: Service) -> bool:
+        """Whether all of its tasks run well, and nothing is being done to them."""
+        if service.id not in self._at_rest:
+            stored = self._snapshot.stored
+            rollout = stored.rollout(service.id)
+            live = [each for each in stored.tasks_of_service(service.id) if each.outcome is None]
+            self._at_rest[service.id] = (
+                not service.removing
+                and not service.mode.is_job
+                and (rollout is None or rollout.state is RolloutState.COMPLETED)
+                and len({each.slot for each in live}) == len(live)
+                and all(self._runs_well(service, each) for each in live)
+            )
+        return self._at_rest[service.id]
+
+    def _runs_well(self, service: Service, task: Task) -> bool:
+        return (
+            task.desired is Desired.RUNNING
+            and task.move is None
+            and task.generation >= service.template_generation
+            and is_ready(self._snapshot.observed.status(task.id))
+        )
+
+    def _again(self, service: Service, task: Task) -> Ask | None:
+        """What would be asked of placement if the task left its slot."""
+        vacancy = vacancies.of(self._snapshot, self._fleet, service, task.slot, None)
+        return scheduling.ask_for(self._snapshot, self._fleet, vacancy)
