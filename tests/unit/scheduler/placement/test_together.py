@@ -110,7 +110,6 @@ def test_of_those_that_cannot_all_move_one_is_stopped_and_the_least_important_on
         if len(each.steps) > 1 and all(isinstance(step, Leave) for step in each.steps)
     ]
     assert together[0] == "stop shop/y.1 on a, and move shop/x.1 from a to b"
-    assert "stop shop/y.1 on a, and stop shop/x.1 on a" in together
 
 
 def test_what_others_that_wait_would_take_first_is_no_remedy():
