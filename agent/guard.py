@@ -87,7 +87,8 @@ class Page:
     _MAGIC, _LEASE, _EDITION, _PID, _TICKS, _STAMP, _KILLS, _FAILED = range(8)
     _HEAD = 64
     MARKS_BYTES = 64 * 1024
-    SIZE = _HEAD + 2 * MARKS_BYTES
+    _LAPSED = (_HEAD + 2 * MARKS_BYTES) // 8
+    SIZE = (_LAPSED + 1) * 8
 
     def __init__(self, path: str) -> None:
         """Open the page at `path`, or make an empty one. Raises OSError."""
@@ -110,6 +111,15 @@ class Page:
     @lease_until_ns.setter
     def lease_until_ns(self, until_ns: int) -> None:
         self._words[self._LEASE] = until_ns
+
+    @property
+    def lapsed_ns(self) -> int:
+        """Boot time at which the lease before that one had ended; 0: it is the first."""
+        return self._words[self._LAPSED]
+
+    @lapsed_ns.setter
+    def lapsed_ns(self, lapsed_ns: int) -> None:
+        self._words[self._LAPSED] = lapsed_ns
 
     @property
     def marks(self) -> tuple[str, ...]:

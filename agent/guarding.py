@@ -44,6 +44,7 @@ class Board(Protocol):
     """What agent and guard share; `agent.guard.Page` outside of simulations."""
 
     lease_until_ns: int
+    lapsed_ns: int
 
     @property
     def marks(self) -> tuple[str, ...]:
@@ -166,8 +167,10 @@ class Guarding:
     def keep_lease(self, lease: Lease) -> None:
         """Take over the lease that an earlier agent of this node left; pass on renewals."""
         lease.until_seconds = max(lease.until_seconds, self._board.lease_until_ns / 1e9)
+        lease.lapsed_seconds = max(lease.lapsed_seconds, self._board.lapsed_ns / 1e9)
 
         def renewed() -> None:
+            self._board.lapsed_ns = int(lease.lapsed_seconds * 1e9)
             self._board.lease_until_ns = int(lease.until_seconds * 1e9)
 
         lease.on_renewal = renewed

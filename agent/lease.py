@@ -63,8 +63,8 @@ class Lease:
         """Boot time at which the lease ends; 0: there never was one."""
         self.lease_seconds = 0.0
         """How long it was granted for."""
-        self.has_begun_anew = False
-        """Whether, since this agent started, it had ended and then began again."""
+        self.lapsed_seconds = 0.0
+        """Boot time at which the one before it had ended; 0: it is the first."""
         self.on_renewal: Callable[[], None] = lambda: None
         self.on_begin: Callable[[], None] = lambda: None
         """Called when there is a lease again after there was none."""
@@ -101,7 +101,7 @@ class Lease:
         return self._offered != (0.0, 0.0) and not begins_anew(opened_seconds, self.until_seconds)
 
     def _begin(self, until_seconds: float, lease_seconds: float) -> None:
-        self.has_begun_anew = True
+        self.lapsed_seconds = self.until_seconds
         self._extend(until_seconds, lease_seconds)
         self.on_begin()
 

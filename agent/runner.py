@@ -93,8 +93,6 @@ class Runner:
         self._desired = desired
         self._wake = asyncio.Event()
         self._must_look = False
-        # The lease, since the process was last seen alive.
-        self._has_lapsed = means.lease.has_begun_anew and not self.is_alive
         self._must_quote = False
         self._late_look_ms = 0
         self._late_look_until_ms = 0
@@ -126,12 +124,6 @@ class Runner:
 
     def reconsider(self) -> None:
         """What it waits for may have come: decide anew."""
-        self._wake.set()
-
-    def resume(self) -> None:
-        """There is a lease again: whether the guard ended the process meanwhile is to be seen."""
-        if self.is_alive:
-            self._has_lapsed = self._must_look = True
         self._wake.set()
 
     def protect(self) -> None:
@@ -189,7 +181,6 @@ class Runner:
         if self._must_look:
             self._must_look = False
             self.seen = await self._means.runtime.inspect(self.task)
-            self._has_lapsed = self._has_lapsed and not self.is_alive
         decision = self._decide()
         match decision.step:
             case Step.PREPARE:
@@ -253,7 +244,6 @@ class Runner:
                         self.seen = await self._means.runtime.create(self._work)
                     else:
                         self.seen = await self._start()
-                        self._has_lapsed = False
                         self._set(steps.started(self.record))
             except Rejected as error:
                 self._refused(error)
@@ -444,7 +434,7 @@ class Runner:
             waits_for=waits_for,
             may_run=may_run,
             needs_lease=self.needs_lease,
-            has_lapsed=self.needs_lease and self._has_lapsed,
+            lapsed_ms=int(self._means.lease.lapsed_seconds * 1000) if self.needs_lease else 0,
         )
 
     def _may_run(self) -> bool:

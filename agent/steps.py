@@ -92,7 +92,7 @@ class Wish:
     waits_for: str = ""  # what it may not be started without
     may_run: bool = True  # False: it needs a lease, and that is about to end
     needs_lease: bool = False
-    has_lapsed: bool = False  # since it was last seen alive its lease has ended, and begun anew
+    lapsed_ms: int = 0  # boot time at which the lease last ended; 0: it never did, or needs none
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -321,7 +321,8 @@ def _after_exit(wish: Wish, seen: Seen, record: Record, now: Now, jitter: float)
 
 def is_leases_doing(wish: Wish, seen: Seen, record: Record) -> bool:
     """Whether it ended for want of a lease: by our own stop, or by the guard meanwhile."""
-    had_none = wish.has_lapsed or not wish.may_run
+    is_of_before = 0 < record.running_since_ms < wish.lapsed_ms
+    had_none = is_of_before or not wish.may_run
     return record.ending == LEASE_ENDED or (had_none and not _is_done(wish, seen.exit_code))
 
 

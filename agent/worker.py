@@ -108,7 +108,7 @@ class Worker:
         """Whether what runs here has been listed."""
         self._wanted_hash: bytes | None = None
         reporter.on_removed = self._forget
-        lease.on_begin = self._resume_exclusive
+        lease.on_begin = self._reconsider_exclusive
         if isinstance(guarding, Guarding):
             guarding.on_change = self._guard_changed
 
@@ -277,15 +277,13 @@ class Worker:
         runner = self.runners.get(task)
         return runner.status if runner is not None else None
 
-    def _resume_exclusive(self) -> None:
-        for runner in self.runners.values():
-            if runner.needs_lease:
-                runner.resume()
-
-    def _guard_changed(self) -> None:
+    def _reconsider_exclusive(self) -> None:
         for runner in self.runners.values():
             if runner.needs_lease:
                 runner.reconsider()
+
+    def _guard_changed(self) -> None:
+        self._reconsider_exclusive()
         self.on_change()
 
     def _is_used(self, stack: str) -> bool:

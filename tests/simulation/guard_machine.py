@@ -22,6 +22,7 @@ class SimulatedBoard:
 
     def __init__(self):
         self.lease_until_ns = 0
+        self.lapsed_ns = 0
         self.marks = ()
         self.guard = (0, 0)
         self.stamp_ns = 0

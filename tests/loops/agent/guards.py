@@ -17,6 +17,7 @@ class MemoryBoard:
     """The page."""
 
     lease_until_ns: int = 0
+    lapsed_ns: int = 0
     marks: tuple[str, ...] = ()
     guard: tuple[int, int] = (0, 0)
     stamp_ns: int = 0

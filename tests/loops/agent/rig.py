@@ -125,7 +125,7 @@ class Rig:
         self.engine.reboot()
         for each in self.guards.alive:
             each.kill()
-        self.board.marks, self.board.lease_until_ns = (), 0
+        self.board.marks, self.board.lease_until_ns, self.board.lapsed_ns = (), 0, 0
         self.boot_id += "+"
 
     async def obey(self, orders: Orders) -> Verdict:

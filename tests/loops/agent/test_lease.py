@@ -148,6 +148,21 @@ async def test_nor_where_a_new_agent_has_a_lease_before_it_can_look(rig: Rig) ->
     assert rig.journal.records[WEB].failures == 0
 
 
+async def test_nor_where_an_agent_between_had_a_lease_and_could_not_look(rig: Rig) -> None:
+    await running(rig)
+    await rig.crash()
+    await asyncio.sleep(20)
+    rig.engine.outage = "it is being restarted"
+    await rig.start()
+    await rig.beat(seconds=5)
+    await rig.crash()
+    rig.engine.recover()
+    await rig.start()
+    await rig.beat(seconds=60)
+    assert rig.state(WEB) == (2, S.RUNNING)
+    assert rig.journal.records[WEB].failures == 0
+
+
 async def test_a_lease_that_ended_begins_anew_only_with_a_schedulers_word(rig: Rig) -> None:
     await running(rig)
     await asyncio.sleep(30)

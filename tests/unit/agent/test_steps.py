@@ -24,7 +24,7 @@ def wish(
     may_start: bool = True,
     may_run: bool = True,
     needs_lease: bool = False,
-    has_lapsed: bool = False,
+    lapsed_ms: int = 0,
     **policy: int,
 ) -> Wish:
     restart = RestartPolicy(condition=condition, **policy)
@@ -35,7 +35,7 @@ def wish(
         may_start=may_start,
         may_run=may_run,
         needs_lease=needs_lease,
-        has_lapsed=has_lapsed,
+        lapsed_ms=lapsed_ms,
     )
 
 
@@ -158,8 +158,16 @@ PREPARED = Record(state=S.PREPARING, prepared=True)
             id="what the guard killed waits for a lease",
         ),
         pytest.param(
-            wish(has_lapsed=True), exited(137), LIVE, Step.START, S.STARTING, 2,
+            wish(lapsed_ms=990_001), exited(137), LIVE, Step.START, S.STARTING, 2,
             id="and is not blamed when the lease is back before it is looked at",
+        ),
+        pytest.param(
+            wish(lapsed_ms=989_999), exited(137), LIVE, Step.WAIT, S.BACKOFF, 1,
+            id="what was started since is",
+        ),
+        pytest.param(
+            wish(lapsed_ms=990_001, condition=RestartCondition.ON_FAILURE), exited(0), LIVE,
+            Step.WAIT, S.COMPLETE, 1, id="what was done was killed by nobody",
         ),
         pytest.param(
             wish(may_start=False, may_run=False, condition=RestartCondition.NONE), exited(143),
