@@ -286,8 +286,8 @@ class Checks:
 
     # ------------------------------------------------------------ the engines
 
-    def starts(self, machine, container):
-        """An agent is about to start a container."""
+    def starts(self, machine, container, *, is_late=False):
+        """A container is about to be started; `is_late`: by its engine, and nobody waits for it."""
         if self._is_foreign(machine, container, "started"):
             return
         self.starts_at.append((self.world.loop.now, container.task))
@@ -297,7 +297,7 @@ class Checks:
             self.violate("S7: a container is started that has no record", container.task)
         elif task.node != machine.identities.node_id:
             self.violate("S12: a task is started on another node than its own", task)
-        self.copies.begin(machine, container)
+        self.copies.begin(machine, container, is_late=is_late)
         self.pacing.started(container.task)
         self.one_leader()
 

@@ -7,6 +7,11 @@ processes live, from the moment that one starts to the moment that it is gone.
 from homeport.spec import MountKind
 from scheduler.cluster import keys
 
+UNDO_SECONDS = 2.0
+"""As long before the lease's end an agent that is at work begins to undo a start."""
+FENCED_SECONDS = 0.2
+"""How long a guard takes at most to look, be its clock as slow as it may."""
+
 
 class Copies:
     """All processes of ours that live, by slot."""
@@ -56,7 +61,7 @@ class Copies:
         task = self._tasks.get(task_id)
         return task is not None and task.exclusive and not task.pinned
 
-    def begin(self, machine, container):
+    def begin(self, machine, container, *, is_late=False):
         """A process starts."""
         task = self._tasks.get(container.task)
         if task is None:
@@ -64,11 +69,25 @@ class Copies:
         self._is_home(task)
         alive = self._alive.setdefault((task.service, task.slot), {})
         others = [(name, other) for name, other in alive if name != machine.name]
-        if (task.exclusive or task.pinned) and others:
+        alive[machine.name, container.task] = now = self.checks.world.loop.now
+        if not ((task.exclusive or task.pinned) and others):
+            return
+        if is_late and task.exclusive and not task.pinned and _was_away(machine):
+            # docs/fencing.md, "What it does not do": only the guard is left to end it.
+            self.checks.world.loop.later(FENCED_SECONDS, self._is_fenced, machine, container, now)
+        else:
             self.checks.violate(
                 "S1: an exclusive task lives twice", (machine.name, container.task, others)
             )
-        alive[machine.name, container.task] = self.checks.world.loop.now
+
+    def _is_fenced(self, machine, container, begun):
+        """What was started late lives no longer than a guard needs to look, if there is one."""
+        task = self._tasks[container.task]
+        alive = self._alive.get((task.service, task.slot), {})
+        since = self.checks.world.loop.now - FENCED_SECONDS
+        guards = [each for each in machine.guards.all if each.has_worked_since(since)]
+        if guards and alive.get((machine.name, container.task)) == begun:
+            self.checks.violate("S1: a guard leaves what was started late", container.task)
 
     def end(self, machine, container):
         """A process is gone."""
@@ -96,3 +115,10 @@ class Copies:
                 ]
                 if made and task.node not in made:
                     checks.violate("S10: a task runs away from its data", (task.id, made))
+
+
+def _was_away(machine):
+    """Whether the agent could not undo the start before the lease ended: it was not at work then,
+    or not for long enough."""
+    ended = machine.clock.boottime() - machine.board.lease_until_ns / 1e9
+    return not machine.has_worked_since(machine.world.loop.now - ended - UNDO_SECONDS)

@@ -28,6 +28,7 @@ class WatchedEngine(SimulatedEngine):
         self.machine = machine
         self.cluster = ""
         self._is_ours = False  # what ends just now is ended by agent or guard
+        self._is_late = False  # what begins just now is waited for by nobody
         self.well_since = 0.0  # true time
         self.started = {}  # task -> true time of its container's last start
 
@@ -41,7 +42,7 @@ class WatchedEngine(SimulatedEngine):
         return not (self.outage or self.is_hanging or self.late_seconds)
 
     def begin(self, container):
-        self.machine.world.checks.starts(self.machine, container)
+        self.machine.world.checks.starts(self.machine, container, is_late=self._is_late)
         super().begin(container)
         self.started[container.task] = self.machine.world.loop.now
         if container.script.health == "unhealthy":
@@ -49,7 +50,9 @@ class WatchedEngine(SimulatedEngine):
 
     def begin_late(self, container):
         self.machine.world.trace.note(f"------ {container.task} starts late")
+        self._is_late = True
         super().begin_late(container)
+        self._is_late = False
         if container.phase is Phase.RUNNING:
             self.machine.world.checks.unwell(container)  # its agent may want none of it
 

@@ -66,6 +66,10 @@ class Machine:
         """Whether the process is there and not stopped."""
         return self.process is not None and self.paused_until <= self.world.loop.now
 
+    def has_worked_since(self, when):
+        """Whether it has been there, and not stopped, all the time since."""
+        return self.is_at_work and max(self.started_at, self.paused_until) <= when
+
     def kill_in(self, steps, then):
         """Kill before the process's n-th step from now, and call `then`."""
 
