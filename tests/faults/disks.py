@@ -13,7 +13,8 @@ import sqlite3
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -58,19 +59,29 @@ def free_bytes(at: Path) -> int:
     return found.f_bavail * found.f_frsize
 
 
+FILL_SECONDS = 10.0
+"""For as long what others let go of meanwhile, or what was set aside for writes, is filled too."""
+
+
 def fill(at: Path) -> None:
     """Write until nothing fits any more."""
+    deadline = time.monotonic() + FILL_SECONDS
     with (at / "ballast").open("wb", buffering=0) as file:
-        try:
-            for size in (MIB, 4096, 1):
-                while True:
-                    try:
-                        file.write(b"\0" * size)
-                    except OSError:
-                        break
-        finally:
-            os.fsync(file.fileno())
-    assert free_bytes(at) < 4096, f"{free_bytes(at)} bytes are still free"
+        while True:
+            try:
+                _write_all(file)
+            finally:
+                os.fsync(file.fileno())
+            if free_bytes(at) < 4096:
+                return
+            assert time.monotonic() < deadline, f"{free_bytes(at)} bytes are still free"
+
+
+def _write_all(file: FileIO) -> None:
+    for size in (MIB, 4096, 1):
+        with suppress(OSError):
+            while True:
+                file.write(b"\0" * size)
 
 
 # ------------------------------------------------------------------------------------- SQLite
