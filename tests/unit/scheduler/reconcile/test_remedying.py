@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from homeport import codec
-from homeport.cli import main, options, wait
+from homeport.cli import draining, main, options, wait
 from homeport.cli.invocation import Invocation
 from homeport.model import Availability, Inventory, MachineDevice, NodeState, Taint
 from homeport.spec import (
@@ -70,6 +70,8 @@ def run(monkeypatch):
     def carry_out(world, commands):
         monkeypatch.setattr(options, "connect", lambda context: Calls(world))
         monkeypatch.setattr(wait, "until_ready", lambda client, stack, names, timeout: 0)
+        monkeypatch.setattr(draining, "slots_on", lambda client, node: {})
+        monkeypatch.setattr(draining, "until_empty", lambda client, node, left, *more: 0)
         for command in commands:
             program, *arguments = shlex.split(command)
             assert program == "homeport"
@@ -108,6 +110,16 @@ def beside(*others, nodes=("a",), **fields):
     for other in others:
         world.apply(other)
         world.settle(40)
+    return world
+
+
+def crowded(count):
+    """A node full of small tasks, and an empty one that came later."""
+    world = one_node()
+    for number in range(count):
+        world.apply(spec(f"x{number}", memory=GIB // (count + 1)))
+        world.settle(40)
+    world.add_node("b", 2, memory=GIB, cpu=2000)
     return world
 
 
@@ -220,6 +232,25 @@ TAINT = Taint(key="gpu", value="yes", effect=TaintEffect.REFUSE)
             spec("web", memory=GIB),
             "stop shop/y.1 on a, and stop shop/x.1 on a",
             id="two tasks",
+        ),
+        pytest.param(
+            crowded(2),
+            spec("web", memory=GIB, placement=on("a")),
+            "move shop/x0.1 from a to b, and move shop/x1.1 from a to b",
+            id="two tasks that can go elsewhere",
+        ),
+        pytest.param(
+            crowded(3),
+            spec("web", memory=GIB, placement=on("a")),
+            "move shop/x0.1 from a to b, and move shop/x1.1 from a to b, and stop shop/x2.1 on a",
+            id="two that can, and one that ends",
+        ),
+        pytest.param(
+            crowded(4),
+            spec("web", memory=GIB, placement=on("a")),
+            "drain a, which moves shop/x0.1 to b, shop/x1.1 to b, shop/x2.1 to b, shop/x3.1 to b,"
+            " and let it take tasks again",
+            id="all of a node",
         ),
         pytest.param(
             one_node(taints=(TAINT,), availability=Availability.PAUSE),
