@@ -22,9 +22,6 @@ LONGEST_FIRST = (
     "tests/simulation/test_mutations.py",
     "tests/integration/test_deploy_compose.py",
     "tests/e2e/test_compose_cluster.py",
-    "tests/integration/test_testbed_traces.py",
-    "tests/integration/test_testbed_engines.py",
-    "tests/integration/test_testbed_hosts.py",
     "tests/integration/test_testbed.py",
     "tests/integration/test_transfer.py",
     "tests/integration/test_ring_etcd.py",
@@ -51,6 +48,9 @@ LONGEST_FIRST = (
     "tests/contract/test_docker_faults.py",
     "tests/loops/scheduler/test_election.py",
     "tests/integration/test_prometheus.py",
+    "tests/integration/test_testbed_engines.py",
+    "tests/integration/test_testbed_hosts.py",
+    "tests/integration/test_testbed_traces.py",
 )
 """By what they took (`make test ARGS=--durations=50`); one that is missing costs time only."""
 

@@ -88,8 +88,11 @@ class Bench(ABC):
         return self.task(shell=OBEY + "sleep 1000 & wait", **more)
 
     def stubborn(self) -> Work:
-        """Does not stop when told."""
-        return self.task(script={"stop_ms": "60000"}, shell="trap '' TERM; sleep 1000 & wait; wait")
+        """Does not stop when told, once it has said `deaf`."""
+        return self.task(
+            script={"stop_ms": "60000", "log": "deaf"},
+            shell="trap '' TERM; echo deaf; sleep 1000 & wait; wait",
+        )
 
     def ends(self, code: int) -> Work:
         """Ends soon by itself."""

@@ -180,6 +180,7 @@ async def test_an_obedient_task_ends_by_itself_when_told(bench: Bench, runtime: 
 async def test_a_stubborn_task_is_killed_after_its_grace(bench: Bench, runtime: Runtime) -> None:
     task = bench.stubborn()
     await up(runtime, task)
+    await follow_until(runtime, task.task, "deaf")
     loop = asyncio.get_running_loop()
     started = loop.time()
     seen = await runtime.stop(task.task, 0.3)

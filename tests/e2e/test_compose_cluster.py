@@ -93,14 +93,18 @@ def test_deploy_labels(cluster: Cluster, stack: str) -> None:
 def test_deploy_endpoint_mode(cluster: Cluster, stack: str) -> None:
     deploy = "replicas: 2, endpoint_mode: dnsrr, placement: {constraints: [node.hostname == h1]}"
     cluster.apply(stack, with_deploy(deploy))
-    addresses = {
-        address
-        for view in cluster.running(stack)
-        for address in dict(view.status.addresses).values()
-    }
-    assert len(addresses) == 2
+
+    def addresses() -> set[str]:
+        return {
+            address
+            for view in cluster.running(stack)
+            for address in dict(view.status.addresses).values()
+        }
+
+    # The engine may name one a moment after it says that the container runs.
+    cluster.wait_for(lambda: len(addresses()) == 2, "an address for each")
     answer = cluster.homeport("exec", f"{stack}/web.1", "--", "nslookup", "web").stdout
-    assert all(address in answer for address in addresses)
+    assert all(address in answer for address in addresses())
 
 
 def test_deploy_restart_policy(cluster: Cluster, stack: str) -> None:
