@@ -207,10 +207,15 @@ class World:
     # ------------------------------------------------------------------------------- looking
 
     def settled(self) -> bool:
-        """Whether all nodes are ready and all of the workload runs, on one node each, and well."""
+        """Whether all nodes are ready and all of the workload runs, on one node each, and well.
+
+        What has stopped and is to be removed still has a container.
+        """
         if len(self.cluster.ready()) != len(self.lab.hosts):
             return False
         views = self.cluster.tasks(STACK)
+        if any(view.task.desired == types_pb2.DESIRED_REMOVED for view in views):
+            return False
         live = [view for view in views if view.status.state < types_pb2.TASK_STATE_COMPLETE]
         return len(live) == TASKS and len(self.cluster.running(STACK)) == TASKS
 
