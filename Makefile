@@ -12,7 +12,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 # Processes that share `make test` (tests/parallel.py); 0: none but the one.
-WORKERS ?= 4
+WORKERS ?= 3
 export PYTHON
 
 RUNTIME := $(VENV)/.installed-runtime

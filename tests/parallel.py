@@ -1,6 +1,6 @@
-"""How `make test` shares the suite out among several processes (pytest-xdist, `-n 4`).
+"""How `make test` shares the suite out among several processes (pytest-xdist, `-n 3`).
 
-About half of the suite's time is waiting for engines, so four processes on two cores need far
+About half of the suite's time is waiting for engines, so three processes on two cores need far
 less than half of the time of one. What a newcomer gets wrong: letting any process take any
 test. A file's tests stay together and in their order, because they share engines, labs and
 clusters that take seconds to set up; a fixture of the session is made once in each process.
