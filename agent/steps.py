@@ -291,7 +291,7 @@ def _while_alive(wish: Wish, seen: Seen, record: Record, now: Now) -> Decision:
     )
     if not wish.may_run and record.ending != LEASE_ENDED:
         record = replace(record, ending=LEASE_ENDED)
-    if record.ending and not (is_other_start and record.ending != LEASE_ENDED):
+    if record.ending == LEASE_ENDED or (record.ending and not is_other_start):
         return Decision(step=Step.STOP, record=record)
     if record.state is S.BACKOFF or is_other_start:
         # Somebody restarted it by hand, or the journal has lost that we did: it runs, as an
